@@ -1,0 +1,215 @@
+"""What the stages ask of the world: small protocols, each named after what it gives.
+
+The adapters are in ``dataplane.state`` (keys, snapshot), ``dataplane.quota`` (leases, failures), ``dataplane.upstream``
+(backends) and ``dataplane.api`` (the client). Every call that leaves the process has a deadline inside the adapter and
+raises errors of ``dataplane.errors`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from dataplane.native import EmbedReply, Record
+from dataplane.values import (
+    Arrival,
+    Candidate,
+    Credentials,
+    Grant,
+    InferenceRequest,
+    Lease,
+    Principal,
+    RequestId,
+    Settlement,
+    Usage,
+)
+from shared.modelname import CanonicalName
+from shared.records import ModelRecord
+
+Batch = Sequence[Record] | EmbedReply
+
+
+class Exchange(Protocol):
+    """The client's side of one request, in its dialect."""
+
+    @property
+    def arrival(self) -> Arrival:
+        """What was known before the body."""
+        ...
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who the client says it is."""
+        ...
+
+    async def inference(self) -> InferenceRequest:
+        """Reads and parses the body. Raises ``RequestError`` (400, 408, 413, 415)."""
+        ...
+
+    async def deliver(self, batches: AsyncIterator[Batch]) -> None:
+        """Writes the reply: as it comes, or whole at the end, as the client asked.
+
+        Raises ``ClientClosedError`` when the client stops reading; what the iterator raises passes through.
+        """
+        ...
+
+
+class Keys(Protocol):
+    """Resolves API keys."""
+
+    async def principal(self, api_key: str) -> Principal:
+        """The principal of a key whose checksum is right, from memory, Redis or the control plane.
+
+        Raises ``AuthenticationError`` or, when it cannot be known, ``CannotCheckError``.
+        """
+        ...
+
+    async def refreshed(self, principal: Principal) -> Principal:
+        """The principal read anew from Redis, because admission has seen a newer version. Raises as above."""
+        ...
+
+
+class Failures(Protocol):
+    """Failed authentications by address block, across the fleet."""
+
+    async def record(self, client_ip: str) -> bool:
+        """Counts a failure; True when the block is over its limit. Never raises: a failure is refused anyway."""
+        ...
+
+
+class Leases(Protocol):
+    """Admission and settlement in Redis, one script each."""
+
+    async def acquire(self, principal: Principal, request_id: RequestId, inference: InferenceRequest) -> Lease:
+        """Takes a slot of the key and one of the tenant, or nothing.
+
+        Raises ``StalePrincipalError`` when a newer version is live, ``AuthenticationError`` for a key or tenant that
+        is refused, ``LimitExceededError`` and ``CannotCheckError``.
+        """
+        ...
+
+    async def check(self, principal: Principal) -> None:
+        """The same checks without a lease: for listings and refusals. Raises as ``acquire`` does."""
+        ...
+
+    async def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
+        """Returns the slots and appends the usage event; idempotent by lease id. Raises ``CannotCheckError``."""
+        ...
+
+    async def append(self, principal: Principal, event: bytes) -> None:
+        """Appends a usage event that has no lease (a listing, counted refusals). Raises ``CannotCheckError``."""
+        ...
+
+
+class StalePrincipalError(Exception):
+    """Admission saw a newer version of the key or tenant than the principal has: read the record once more."""
+
+
+class Models(Protocol):
+    """The valid snapshot of what is discovered; every call raises ``NotReadyError`` when there is none."""
+
+    def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
+        """The model as the first backend reports it; None when it may not be used or is not there."""
+        ...
+
+    def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
+        """Backends that have the model, in order of priority."""
+        ...
+
+    def listing(self, grant: Grant) -> tuple[ModelRecord, ...]:
+        """The effective set, by name: discovered ∩ granted, each model once."""
+        ...
+
+    def forget(self, backend: str, model: CanonicalName) -> None:
+        """The backend answered 404 for the model: do not offer it there until it is discovered again."""
+        ...
+
+
+class Meter(Protocol):
+    """What has been seen of a reply."""
+
+    def see(self, record: Record | EmbedReply) -> None:
+        """Takes a record into account."""
+        ...
+
+    def usage(self) -> Usage:
+        """Tokens so far, and how they are known."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether the final record has been seen."""
+        ...
+
+    @property
+    def ttft_ms(self) -> int | None:
+        """Milliseconds until the first record."""
+        ...
+
+    @property
+    def reply_text(self) -> str | None:
+        """What was answered, when the prompt log wants it."""
+        ...
+
+
+class Reply(Protocol):
+    """A reply whose first record has arrived. Iterating gives batches up to and including the final record.
+
+    Raises ``StreamBrokenError`` or ``UpstreamTimeoutError`` when the reply ends in any other way.
+    """
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that answers."""
+        ...
+
+    def __aiter__(self) -> AsyncIterator[Batch]: ...
+
+
+class Upstreams(Protocol):
+    """The backends, as one attempt needs them."""
+
+    def attempt(
+        self, candidate: Candidate, inference: InferenceRequest, request_id: RequestId
+    ) -> AbstractAsyncContextManager[Reply]:
+        """One attempt: entered when the first valid record is there, left with the connection closed or returned.
+
+        Raises ``AttemptError`` on entry.
+        """
+        ...
+
+    def available(self, candidate: Candidate) -> bool:
+        """Whether the backend's circuit breaker lets a request through now."""
+        ...
+
+    def in_flight(self, backend: str) -> int:
+        """Requests that this worker has open at the backend."""
+        ...
+
+
+class AttemptError(Exception):
+    """One attempt gave no valid first record. ``model_missing``: the backend does not have the model (404).
+
+    ``status`` is the upstream's when it answered a client error (4xx) that our own request caused, else None: such an
+    error is not tried elsewhere. ``timed_out`` tells a deadline from a fault.
+    """
+
+    def __init__(
+        self, detail: str, *, model_missing: bool = False, status: int | None = None, timed_out: bool = False
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.model_missing = model_missing
+        self.status = status
+        self.timed_out = timed_out
+
+
+class Settler(Protocol):
+    """Takes over a lease at its end; owned by the worker, not by the request."""
+
+    def settle(
+        self, lease: Lease, principal: Principal, arrival: Arrival, inference: InferenceRequest, end: Settlement
+    ) -> None:
+        """Starts the settlement and returns at once; it survives the request's cancellation."""
+        ...

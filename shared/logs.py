@@ -1,0 +1,102 @@
+"""Logs: one JSON object per line on stdout, or coloured lines for a person.
+
+An event has a constant name in the past tense (``key_published``) and its data in fields; the name is what one greps
+for. Everything that reaches a line is escaped by the JSON encoder, so a client cannot forge one, and passes
+``redact``, so a key that slips into a message is cut to its prefix. Libraries that use ``logging`` come out in the
+same form.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from shared.redaction import redact
+
+Logger = structlog.stdlib.BoundLogger
+
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("json", "console")
+
+_ENCODER = msgspec.json.Encoder(enc_hook=str)
+
+
+def configure(*, level: str, style: str, **constants: str) -> None:
+    """Sets up logging for this process; ``constants`` (plane, instance) are on every line."""
+    logging.config.dictConfig(logging_config(level=level, style=style, **constants))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_shared_processors(constants),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def logging_config(*, level: str, style: str, **constants: str) -> dict[str, Any]:
+    """The same set-up as a ``logging`` configuration, for servers that configure themselves (granian)."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "gateway": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": _shared_processors(constants),
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style)],
+            }
+        },
+        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": sys.stdout, "formatter": "gateway"}},
+        "root": {"handlers": ["stdout"], "level": level.upper()},
+        "loggers": {
+            name: {"level": max(logging.WARNING, logging.getLevelName(level.upper()))}
+            for name in ("httpx", "httpcore", "asyncio", "grpc")
+        },
+    }
+
+
+def get(name: str) -> Logger:
+    """The logger of a module; call it with an event name and fields: ``log.info("worker_started", pid=7)``."""
+    logger: Logger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def _shared_processors(constants: Mapping[str, str]) -> list[structlog.typing.Processor]:
+    def add_constants(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**constants, **event}
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        add_constants,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.format_exc_info,
+        _redact_event,
+    ]
+
+
+def _renderers(style: str) -> list[structlog.typing.Processor]:
+    if style == "console":
+        return [structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())]
+    return [_render_json]
+
+
+def _render_json(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    return _ENCODER.encode(event).decode()
+
+
+def _redact_event(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = redact(value)
+    return event
