@@ -183,6 +183,7 @@ class RemoveBackendRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """The backend's name."""
     validate_only: _builtins.bool
     """Check everything, but remove nothing."""
     def __init__(

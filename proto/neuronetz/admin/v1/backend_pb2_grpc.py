@@ -67,6 +67,10 @@ class BackendServiceServicer:
 
     def AddBackend(self, request, context):
         """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+
+        neuronetz-gateway add-backend embedded http://ollama:11434
+        neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
+        neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

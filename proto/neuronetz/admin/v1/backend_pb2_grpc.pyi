@@ -37,7 +37,12 @@ class BackendServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> BackendServiceAsyncStub: ...
     AddBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.AddBackendRequest, _backend_pb2.AddBackendResponse]
-    """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`."""
+    """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+
+      neuronetz-gateway add-backend embedded http://ollama:11434
+      neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
+      neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+    """
     RemoveBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]
     """Removes a backend that was added by RPC."""
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]
@@ -54,7 +59,12 @@ class BackendServiceAsyncStub(BackendServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.AddBackendRequest, _backend_pb2.AddBackendResponse]  # type: ignore[assignment]
-    """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`."""
+    """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+
+      neuronetz-gateway add-backend embedded http://ollama:11434
+      neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
+      neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+    """
     RemoveBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]  # type: ignore[assignment]
     """Removes a backend that was added by RPC."""
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]  # type: ignore[assignment]
@@ -74,7 +84,12 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.AddBackendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.AddBackendResponse, _abc.Awaitable[_backend_pb2.AddBackendResponse]]:
-        """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`."""
+        """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+
+          neuronetz-gateway add-backend embedded http://ollama:11434
+          neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
+          neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+        """
 
     @_abc_1.abstractmethod
     def RemoveBackend(

@@ -24,53 +24,78 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
 from neuronetz.admin.v1 import limits_pb2 as neuronetz_dot_admin_dot_v1_dot_limits__pb2
 from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cneuronetz/admin/v1/key.proto\x12\x12neuronetz.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\xd4\x03\n\x03Key\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x11\n\ttenant_id\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.neuronetz.admin.v1.KeyStatus\x12*\n\x06limits\x18\x07 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x08 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\n \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x0e \x01(\x03\x42\x1c\n\x1a_prompt_log_retention_days\"\xa9\x02\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\x06 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\x1c\n\x1a_prompt_log_retention_days\"\x90\x01\n\x11\x43reateKeyResponse\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x04 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"\x1f\n\rGetKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\"6\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\"_\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rinclude_ended\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x10ListKeysResponse\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xbe\x02\n\x10UpdateKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nprompt_log\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x63lear\x18\x07 \x03(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"o\n\x11UpdateKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"e\n\x10RotateKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\xbb\x01\n\x11RotateKeyResponse\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12)\n\x08replaced\x18\x04 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x05 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"J\n\x11SuspendKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"p\n\x12SuspendKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"9\n\x10ResumeKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"o\n\x11ResumeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"I\n\x10RevokeKeyRequest\x12\x0e\n\x06prefix\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"o\n\x11RevokeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*\x88\x01\n\tKeyStatus\x12\x1a\n\x16KEY_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATUS_ACTIVE\x10\x01\x12\x18\n\x14KEY_STATUS_SUSPENDED\x10\x02\x12\x16\n\x12KEY_STATUS_REVOKED\x10\x03\x12\x16\n\x12KEY_STATUS_EXPIRED\x10\x04\x32\xd3\x05\n\nKeyService\x12X\n\tCreateKey\x12$.neuronetz.admin.v1.CreateKeyRequest\x1a%.neuronetz.admin.v1.CreateKeyResponse\x12O\n\x06GetKey\x12!.neuronetz.admin.v1.GetKeyRequest\x1a\".neuronetz.admin.v1.GetKeyResponse\x12U\n\x08ListKeys\x12#.neuronetz.admin.v1.ListKeysRequest\x1a$.neuronetz.admin.v1.ListKeysResponse\x12X\n\tUpdateKey\x12$.neuronetz.admin.v1.UpdateKeyRequest\x1a%.neuronetz.admin.v1.UpdateKeyResponse\x12X\n\tRotateKey\x12$.neuronetz.admin.v1.RotateKeyRequest\x1a%.neuronetz.admin.v1.RotateKeyResponse\x12[\n\nSuspendKey\x12%.neuronetz.admin.v1.SuspendKeyRequest\x1a&.neuronetz.admin.v1.SuspendKeyResponse\x12X\n\tResumeKey\x12$.neuronetz.admin.v1.ResumeKeyRequest\x1a%.neuronetz.admin.v1.ResumeKeyResponse\x12X\n\tRevokeKey\x12$.neuronetz.admin.v1.RevokeKeyRequest\x1a%.neuronetz.admin.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cneuronetz/admin/v1/key.proto\x12\x12neuronetz.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\xec\x03\n\x03Key\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x17\n\ttenant_id\x18\x03 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.neuronetz.admin.v1.KeyStatus\x12*\n\x06limits\x18\x07 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x08 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\n \x01(\x08\x12,\n\x19prompt_log_retention_days\x18\x0b \x01(\x05\x42\x04\x98\xb5\x18\x01H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x0e \x01(\x03\x42\x04\x98\xb5\x18\x01\x42\x1c\n\x1a_prompt_log_retention_days\"\xa9\x02\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\x06 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\x1c\n\x1a_prompt_log_retention_days\"\x96\x01\n\x11\x43reateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x04 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"%\n\rGetKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"6\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\"_\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rinclude_ended\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x10ListKeysResponse\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc4\x02\n\x10UpdateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nprompt_log\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x63lear\x18\x07 \x03(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"o\n\x11UpdateKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"k\n\x10RotateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\xc1\x01\n\x11RotateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12)\n\x08replaced\x18\x04 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x05 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"P\n\x11SuspendKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"p\n\x12SuspendKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"?\n\x10ResumeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"o\n\x11ResumeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"O\n\x10RevokeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"o\n\x11RevokeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*\x88\x01\n\tKeyStatus\x12\x1a\n\x16KEY_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATUS_ACTIVE\x10\x01\x12\x18\n\x14KEY_STATUS_SUSPENDED\x10\x02\x12\x16\n\x12KEY_STATUS_REVOKED\x10\x03\x12\x16\n\x12KEY_STATUS_EXPIRED\x10\x04\x32\xd3\x05\n\nKeyService\x12X\n\tCreateKey\x12$.neuronetz.admin.v1.CreateKeyRequest\x1a%.neuronetz.admin.v1.CreateKeyResponse\x12O\n\x06GetKey\x12!.neuronetz.admin.v1.GetKeyRequest\x1a\".neuronetz.admin.v1.GetKeyResponse\x12U\n\x08ListKeys\x12#.neuronetz.admin.v1.ListKeysRequest\x1a$.neuronetz.admin.v1.ListKeysResponse\x12X\n\tUpdateKey\x12$.neuronetz.admin.v1.UpdateKeyRequest\x1a%.neuronetz.admin.v1.UpdateKeyResponse\x12X\n\tRotateKey\x12$.neuronetz.admin.v1.RotateKeyRequest\x1a%.neuronetz.admin.v1.RotateKeyResponse\x12[\n\nSuspendKey\x12%.neuronetz.admin.v1.SuspendKeyRequest\x1a&.neuronetz.admin.v1.SuspendKeyResponse\x12X\n\tResumeKey\x12$.neuronetz.admin.v1.ResumeKeyRequest\x1a%.neuronetz.admin.v1.ResumeKeyResponse\x12X\n\tRevokeKey\x12$.neuronetz.admin.v1.RevokeKeyRequest\x1a%.neuronetz.admin.v1.RevokeKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'neuronetz.admin.v1.key_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_KEYSTATUS']._serialized_start=2654
-  _globals['_KEYSTATUS']._serialized_end=2790
-  _globals['_KEY']._serialized_start=189
-  _globals['_KEY']._serialized_end=657
-  _globals['_CREATEKEYREQUEST']._serialized_start=660
-  _globals['_CREATEKEYREQUEST']._serialized_end=957
-  _globals['_CREATEKEYRESPONSE']._serialized_start=960
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1104
-  _globals['_GETKEYREQUEST']._serialized_start=1106
-  _globals['_GETKEYREQUEST']._serialized_end=1137
-  _globals['_GETKEYRESPONSE']._serialized_start=1139
-  _globals['_GETKEYRESPONSE']._serialized_end=1193
-  _globals['_LISTKEYSREQUEST']._serialized_start=1195
-  _globals['_LISTKEYSREQUEST']._serialized_end=1290
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1292
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1374
-  _globals['_UPDATEKEYREQUEST']._serialized_start=1377
-  _globals['_UPDATEKEYREQUEST']._serialized_end=1695
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=1697
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=1808
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1810
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1911
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=1914
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=2101
-  _globals['_SUSPENDKEYREQUEST']._serialized_start=2103
-  _globals['_SUSPENDKEYREQUEST']._serialized_end=2177
-  _globals['_SUSPENDKEYRESPONSE']._serialized_start=2179
-  _globals['_SUSPENDKEYRESPONSE']._serialized_end=2291
-  _globals['_RESUMEKEYREQUEST']._serialized_start=2293
-  _globals['_RESUMEKEYREQUEST']._serialized_end=2350
-  _globals['_RESUMEKEYRESPONSE']._serialized_start=2352
-  _globals['_RESUMEKEYRESPONSE']._serialized_end=2463
-  _globals['_REVOKEKEYREQUEST']._serialized_start=2465
-  _globals['_REVOKEKEYREQUEST']._serialized_end=2538
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=2540
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=2651
-  _globals['_KEYSERVICE']._serialized_start=2793
-  _globals['_KEYSERVICE']._serialized_end=3516
+  _globals['_KEY'].fields_by_name['id']._loaded_options = None
+  _globals['_KEY'].fields_by_name['id']._serialized_options = b'\230\265\030\001'
+  _globals['_KEY'].fields_by_name['tenant_id']._loaded_options = None
+  _globals['_KEY'].fields_by_name['tenant_id']._serialized_options = b'\230\265\030\001'
+  _globals['_KEY'].fields_by_name['prompt_log_retention_days']._loaded_options = None
+  _globals['_KEY'].fields_by_name['prompt_log_retention_days']._serialized_options = b'\230\265\030\001'
+  _globals['_KEY'].fields_by_name['version']._loaded_options = None
+  _globals['_KEY'].fields_by_name['version']._serialized_options = b'\230\265\030\001'
+  _globals['_CREATEKEYRESPONSE'].fields_by_name['api_key']._loaded_options = None
+  _globals['_CREATEKEYRESPONSE'].fields_by_name['api_key']._serialized_options = b'\220\265\030\001'
+  _globals['_GETKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_GETKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_UPDATEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_ROTATEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_ROTATEKEYRESPONSE'].fields_by_name['api_key']._loaded_options = None
+  _globals['_ROTATEKEYRESPONSE'].fields_by_name['api_key']._serialized_options = b'\220\265\030\001'
+  _globals['_SUSPENDKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_SUSPENDKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_RESUMEKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_RESUMEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_REVOKEKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
+  _globals['_REVOKEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
+  _globals['_KEYSTATUS']._serialized_start=2764
+  _globals['_KEYSTATUS']._serialized_end=2900
+  _globals['_KEY']._serialized_start=227
+  _globals['_KEY']._serialized_end=719
+  _globals['_CREATEKEYREQUEST']._serialized_start=722
+  _globals['_CREATEKEYREQUEST']._serialized_end=1019
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1022
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1172
+  _globals['_GETKEYREQUEST']._serialized_start=1174
+  _globals['_GETKEYREQUEST']._serialized_end=1211
+  _globals['_GETKEYRESPONSE']._serialized_start=1213
+  _globals['_GETKEYRESPONSE']._serialized_end=1267
+  _globals['_LISTKEYSREQUEST']._serialized_start=1269
+  _globals['_LISTKEYSREQUEST']._serialized_end=1364
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1366
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1448
+  _globals['_UPDATEKEYREQUEST']._serialized_start=1451
+  _globals['_UPDATEKEYREQUEST']._serialized_end=1775
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=1777
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=1888
+  _globals['_ROTATEKEYREQUEST']._serialized_start=1890
+  _globals['_ROTATEKEYREQUEST']._serialized_end=1997
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=2000
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=2193
+  _globals['_SUSPENDKEYREQUEST']._serialized_start=2195
+  _globals['_SUSPENDKEYREQUEST']._serialized_end=2275
+  _globals['_SUSPENDKEYRESPONSE']._serialized_start=2277
+  _globals['_SUSPENDKEYRESPONSE']._serialized_end=2389
+  _globals['_RESUMEKEYREQUEST']._serialized_start=2391
+  _globals['_RESUMEKEYREQUEST']._serialized_end=2454
+  _globals['_RESUMEKEYRESPONSE']._serialized_start=2456
+  _globals['_RESUMEKEYRESPONSE']._serialized_end=2567
+  _globals['_REVOKEKEYREQUEST']._serialized_start=2569
+  _globals['_REVOKEKEYREQUEST']._serialized_end=2648
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=2650
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=2761
+  _globals['_KEYSERVICE']._serialized_start=2903
+  _globals['_KEYSERVICE']._serialized_end=3626
 # @@protoc_insertion_point(module_scope)

@@ -200,7 +200,7 @@ class GetKeyRequest(_message.Message):
 
     PREFIX_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Prefix (nz_ and nine characters) or id."""
+    """The key, by prefix (nz_ and nine characters) or id."""
     def __init__(
         self,
         *,
@@ -303,9 +303,11 @@ class UpdateKeyRequest(_message.Message):
     CLEAR_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Prefix or id."""
+    """The key, by prefix (nz_ and nine characters) or id."""
     prompt_log: _builtins.bool
+    """Keep prompts and replies of this key in the prompt log."""
     prompt_log_retention_days: _builtins.int
+    """Days that logged prompts are kept, 1 to 3650."""
     validate_only: _builtins.bool
     """Check everything and answer what would result, but change nothing."""
     @_builtins.property
@@ -313,7 +315,9 @@ class UpdateKeyRequest(_message.Message):
     @_builtins.property
     def grants(self) -> _limits_pb2.Grants: ...
     @_builtins.property
-    def expires_at(self) -> _timestamp_pb2.Timestamp: ...
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When the key ends by itself (2027-01-31T00:00:00Z)."""
+
     @_builtins.property
     def clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of fields to unset again (rpm, allowed_models, expires_at, …)."""
@@ -442,7 +446,7 @@ class SuspendKeyRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Prefix or id."""
+    """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
     """Why; kept with the operator audit."""
     validate_only: _builtins.bool
@@ -492,7 +496,7 @@ class ResumeKeyRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Prefix or id."""
+    """The key, by prefix (nz_ and nine characters) or id."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
     def __init__(
@@ -540,7 +544,7 @@ class RevokeKeyRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
-    """Prefix or id."""
+    """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
     """Why; kept with the revocation."""
     validate_only: _builtins.bool

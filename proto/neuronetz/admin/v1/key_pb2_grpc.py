@@ -89,6 +89,9 @@ class KeyServiceServicer:
 
     def CreateKey(self, request, context):
         """Mints a key for a tenant; the answer is the only place where the whole key is ever shown.
+
+        neuronetz-gateway create-key --tenant acme --name prod-server-1
+        neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +106,8 @@ class KeyServiceServicer:
 
     def ListKeys(self, request, context):
         """Keys in order of creation.
+
+        neuronetz-gateway list-keys --tenant acme --include-ended
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,6 +115,9 @@ class KeyServiceServicer:
 
     def UpdateKey(self, request, context):
         """Changes limits, grants, expiry or the prompt log; what is not named stays as it is.
+
+        neuronetz-gateway update-key nz_abcdefghi --rpm 30 --expires-at 2027-01-31
+        neuronetz-gateway update-key nz_abcdefghi --clear expires_at --no-prompt-log
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,6 +125,8 @@ class KeyServiceServicer:
 
     def RotateKey(self, request, context):
         """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires.
+
+        neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -138,6 +148,8 @@ class KeyServiceServicer:
 
     def RevokeKey(self, request, context):
         """Refuses the key from the next request on, for good. Revoking twice is no error.
+
+        neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,21 +38,38 @@ class KeyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeyServiceAsyncStub: ...
     CreateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.CreateKeyRequest, _key_pb2.CreateKeyResponse]
-    """Mints a key for a tenant; the answer is the only place where the whole key is ever shown."""
+    """Mints a key for a tenant; the answer is the only place where the whole key is ever shown.
+
+      neuronetz-gateway create-key --tenant acme --name prod-server-1
+      neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
+    """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]
     """One key by prefix or id."""
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]
-    """Keys in order of creation."""
+    """Keys in order of creation.
+
+      neuronetz-gateway list-keys --tenant acme --include-ended
+    """
     UpdateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.UpdateKeyResponse]
-    """Changes limits, grants, expiry or the prompt log; what is not named stays as it is."""
+    """Changes limits, grants, expiry or the prompt log; what is not named stays as it is.
+
+      neuronetz-gateway update-key nz_abcdefghi --rpm 30 --expires-at 2027-01-31
+      neuronetz-gateway update-key nz_abcdefghi --clear expires_at --no-prompt-log
+    """
     RotateKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _key_pb2.RotateKeyResponse]
-    """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires."""
+    """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires.
+
+      neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
+    """
     SuspendKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.SuspendKeyRequest, _key_pb2.SuspendKeyResponse]
     """Refuses the key from the next request on, until resumed."""
     ResumeKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.ResumeKeyRequest, _key_pb2.ResumeKeyResponse]
     """Lifts a suspension; FAILED_PRECONDITION for a revoked key."""
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeKeyRequest, _key_pb2.RevokeKeyResponse]
-    """Refuses the key from the next request on, for good. Revoking twice is no error."""
+    """Refuses the key from the next request on, for good. Revoking twice is no error.
+
+      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+    """
 
 @_typing.type_check_only
 class KeyServiceAsyncStub(KeyServiceStub):
@@ -64,21 +81,38 @@ class KeyServiceAsyncStub(KeyServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.CreateKeyRequest, _key_pb2.CreateKeyResponse]  # type: ignore[assignment]
-    """Mints a key for a tenant; the answer is the only place where the whole key is ever shown."""
+    """Mints a key for a tenant; the answer is the only place where the whole key is ever shown.
+
+      neuronetz-gateway create-key --tenant acme --name prod-server-1
+      neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
+    """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]  # type: ignore[assignment]
     """One key by prefix or id."""
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]  # type: ignore[assignment]
-    """Keys in order of creation."""
+    """Keys in order of creation.
+
+      neuronetz-gateway list-keys --tenant acme --include-ended
+    """
     UpdateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.UpdateKeyRequest, _key_pb2.UpdateKeyResponse]  # type: ignore[assignment]
-    """Changes limits, grants, expiry or the prompt log; what is not named stays as it is."""
+    """Changes limits, grants, expiry or the prompt log; what is not named stays as it is.
+
+      neuronetz-gateway update-key nz_abcdefghi --rpm 30 --expires-at 2027-01-31
+      neuronetz-gateway update-key nz_abcdefghi --clear expires_at --no-prompt-log
+    """
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RotateKeyRequest, _key_pb2.RotateKeyResponse]  # type: ignore[assignment]
-    """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires."""
+    """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires.
+
+      neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
+    """
     SuspendKey: _aio.UnaryUnaryMultiCallable[_key_pb2.SuspendKeyRequest, _key_pb2.SuspendKeyResponse]  # type: ignore[assignment]
     """Refuses the key from the next request on, until resumed."""
     ResumeKey: _aio.UnaryUnaryMultiCallable[_key_pb2.ResumeKeyRequest, _key_pb2.ResumeKeyResponse]  # type: ignore[assignment]
     """Lifts a suspension; FAILED_PRECONDITION for a revoked key."""
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeKeyRequest, _key_pb2.RevokeKeyResponse]  # type: ignore[assignment]
-    """Refuses the key from the next request on, for good. Revoking twice is no error."""
+    """Refuses the key from the next request on, for good. Revoking twice is no error.
+
+      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+    """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     """API keys of tenants: mint, read, change, rotate, suspend, resume, revoke.
@@ -93,7 +127,11 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.CreateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.CreateKeyResponse, _abc.Awaitable[_key_pb2.CreateKeyResponse]]:
-        """Mints a key for a tenant; the answer is the only place where the whole key is ever shown."""
+        """Mints a key for a tenant; the answer is the only place where the whole key is ever shown.
+
+          neuronetz-gateway create-key --tenant acme --name prod-server-1
+          neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
+        """
 
     @_abc_1.abstractmethod
     def GetKey(
@@ -109,7 +147,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.ListKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.ListKeysResponse, _abc.Awaitable[_key_pb2.ListKeysResponse]]:
-        """Keys in order of creation."""
+        """Keys in order of creation.
+
+          neuronetz-gateway list-keys --tenant acme --include-ended
+        """
 
     @_abc_1.abstractmethod
     def UpdateKey(
@@ -117,7 +158,11 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.UpdateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.UpdateKeyResponse, _abc.Awaitable[_key_pb2.UpdateKeyResponse]]:
-        """Changes limits, grants, expiry or the prompt log; what is not named stays as it is."""
+        """Changes limits, grants, expiry or the prompt log; what is not named stays as it is.
+
+          neuronetz-gateway update-key nz_abcdefghi --rpm 30 --expires-at 2027-01-31
+          neuronetz-gateway update-key nz_abcdefghi --clear expires_at --no-prompt-log
+        """
 
     @_abc_1.abstractmethod
     def RotateKey(
@@ -125,7 +170,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RotateKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RotateKeyResponse, _abc.Awaitable[_key_pb2.RotateKeyResponse]]:
-        """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires."""
+        """Mints a successor with the same name, limits and grants; the old key goes on for the overlap, then expires.
+
+          neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
+        """
 
     @_abc_1.abstractmethod
     def SuspendKey(
@@ -149,6 +197,9 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.RevokeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.RevokeKeyResponse, _abc.Awaitable[_key_pb2.RevokeKeyResponse]]:
-        """Refuses the key from the next request on, for good. Revoking twice is no error."""
+        """Refuses the key from the next request on, for good. Revoking twice is no error.
+
+          neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+        """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

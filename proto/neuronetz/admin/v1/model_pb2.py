@@ -23,23 +23,26 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/admin/v1/model.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x16\n\x0eparameter_size\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\x03\x12/\n\x0bmodified_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\rBackendModels\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12)\n\x06models\x18\x02 \x03(\x0b\x32\x19.neuronetz.admin.v1.Model\"$\n\x11ListModelsRequest\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\"\xa6\x01\n\x12ListModelsResponse\x12\x33\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32!.neuronetz.admin.v1.BackendModels\x12\x13\n\x0bunion_count\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x03 \x01(\x05\x12\x30\n\x0c\x63\x61\x63hed_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2k\n\x0cModelService\x12[\n\nListModels\x12%.neuronetz.admin.v1.ListModelsRequest\x1a&.neuronetz.admin.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/admin/v1/model.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\"\xc6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x16\n\x0eparameter_size\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\x03\x12/\n\x0bmodified_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\rBackendModels\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12)\n\x06models\x18\x02 \x03(\x0b\x32\x19.neuronetz.admin.v1.Model\"*\n\x11ListModelsRequest\x12\x15\n\x07\x62\x61\x63kend\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"\xa6\x01\n\x12ListModelsResponse\x12\x33\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32!.neuronetz.admin.v1.BackendModels\x12\x13\n\x0bunion_count\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x03 \x01(\x05\x12\x30\n\x0c\x63\x61\x63hed_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2k\n\x0cModelService\x12[\n\nListModels\x12%.neuronetz.admin.v1.ListModelsRequest\x1a&.neuronetz.admin.v1.ListModelsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'neuronetz.admin.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODEL']._serialized_start=88
-  _globals['_MODEL']._serialized_end=286
-  _globals['_BACKENDMODELS']._serialized_start=288
-  _globals['_BACKENDMODELS']._serialized_end=363
-  _globals['_LISTMODELSREQUEST']._serialized_start=365
-  _globals['_LISTMODELSREQUEST']._serialized_end=401
-  _globals['_LISTMODELSRESPONSE']._serialized_start=404
-  _globals['_LISTMODELSRESPONSE']._serialized_end=570
-  _globals['_MODELSERVICE']._serialized_start=572
-  _globals['_MODELSERVICE']._serialized_end=679
+  _globals['_LISTMODELSREQUEST'].fields_by_name['backend']._loaded_options = None
+  _globals['_LISTMODELSREQUEST'].fields_by_name['backend']._serialized_options = b'\210\265\030\001'
+  _globals['_MODEL']._serialized_start=126
+  _globals['_MODEL']._serialized_end=324
+  _globals['_BACKENDMODELS']._serialized_start=326
+  _globals['_BACKENDMODELS']._serialized_end=401
+  _globals['_LISTMODELSREQUEST']._serialized_start=403
+  _globals['_LISTMODELSREQUEST']._serialized_end=445
+  _globals['_LISTMODELSRESPONSE']._serialized_start=448
+  _globals['_LISTMODELSRESPONSE']._serialized_end=614
+  _globals['_MODELSERVICE']._serialized_start=616
+  _globals['_MODELSERVICE']._serialized_end=723
 # @@protoc_insertion_point(module_scope)

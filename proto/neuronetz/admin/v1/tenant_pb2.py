@@ -23,45 +23,60 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
 from neuronetz.admin.v1 import limits_pb2 as neuronetz_dot_admin_dot_v1_dot_limits__pb2
 from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fneuronetz/admin/v1/tenant.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\x9f\x02\n\x06Tenant\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .neuronetz.admin.v1.TenantStatus\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x05 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x08 \x01(\x03\"\x92\x01\n\x13\x43reateTenantRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"x\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"\"\n\x10GetTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa3\x01\n\x13UpdateTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\r\n\x05\x63lear\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"x\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"M\n\x14SuspendTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"y\n\x15SuspendTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"<\n\x13ResumeTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"x\n\x14ResumeTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xd8\x04\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.neuronetz.admin.v1.CreateTenantRequest\x1a(.neuronetz.admin.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.neuronetz.admin.v1.GetTenantRequest\x1a%.neuronetz.admin.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.neuronetz.admin.v1.ListTenantsRequest\x1a\'.neuronetz.admin.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.neuronetz.admin.v1.UpdateTenantRequest\x1a(.neuronetz.admin.v1.UpdateTenantResponse\x12\x64\n\rSuspendTenant\x12(.neuronetz.admin.v1.SuspendTenantRequest\x1a).neuronetz.admin.v1.SuspendTenantResponse\x12\x61\n\x0cResumeTenant\x12\'.neuronetz.admin.v1.ResumeTenantRequest\x1a(.neuronetz.admin.v1.ResumeTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fneuronetz/admin/v1/tenant.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\xab\x02\n\x06Tenant\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .neuronetz.admin.v1.TenantStatus\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x05 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x08 \x01(\x03\x42\x04\x98\xb5\x18\x01\"\x98\x01\n\x13\x43reateTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\"x\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"(\n\x10GetTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa9\x01\n\x13UpdateTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\r\n\x05\x63lear\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\"x\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"S\n\x14SuspendTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"y\n\x15SuspendTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"B\n\x13ResumeTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"x\n\x14ResumeTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xd8\x04\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.neuronetz.admin.v1.CreateTenantRequest\x1a(.neuronetz.admin.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.neuronetz.admin.v1.GetTenantRequest\x1a%.neuronetz.admin.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.neuronetz.admin.v1.ListTenantsRequest\x1a\'.neuronetz.admin.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.neuronetz.admin.v1.UpdateTenantRequest\x1a(.neuronetz.admin.v1.UpdateTenantResponse\x12\x64\n\rSuspendTenant\x12(.neuronetz.admin.v1.SuspendTenantRequest\x1a).neuronetz.admin.v1.SuspendTenantResponse\x12\x61\n\x0cResumeTenant\x12\'.neuronetz.admin.v1.ResumeTenantRequest\x1a(.neuronetz.admin.v1.ResumeTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'neuronetz.admin.v1.tenant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TENANTSTATUS']._serialized_start=1649
-  _globals['_TENANTSTATUS']._serialized_end=1749
-  _globals['_TENANT']._serialized_start=160
-  _globals['_TENANT']._serialized_end=447
-  _globals['_CREATETENANTREQUEST']._serialized_start=450
-  _globals['_CREATETENANTREQUEST']._serialized_end=596
-  _globals['_CREATETENANTRESPONSE']._serialized_start=598
-  _globals['_CREATETENANTRESPONSE']._serialized_end=718
-  _globals['_GETTENANTREQUEST']._serialized_start=720
-  _globals['_GETTENANTREQUEST']._serialized_end=754
-  _globals['_GETTENANTRESPONSE']._serialized_start=756
-  _globals['_GETTENANTRESPONSE']._serialized_end=819
-  _globals['_LISTTENANTSREQUEST']._serialized_start=821
-  _globals['_LISTTENANTSREQUEST']._serialized_end=880
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=882
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=973
-  _globals['_UPDATETENANTREQUEST']._serialized_start=976
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1139
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=1141
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1261
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1263
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1340
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1342
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1463
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1465
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1525
-  _globals['_RESUMETENANTRESPONSE']._serialized_start=1527
-  _globals['_RESUMETENANTRESPONSE']._serialized_end=1647
-  _globals['_TENANTSERVICE']._serialized_start=1752
-  _globals['_TENANTSERVICE']._serialized_end=2352
+  _globals['_TENANT'].fields_by_name['id']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['id']._serialized_options = b'\230\265\030\001'
+  _globals['_TENANT'].fields_by_name['version']._loaded_options = None
+  _globals['_TENANT'].fields_by_name['version']._serialized_options = b'\230\265\030\001'
+  _globals['_CREATETENANTREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_CREATETENANTREQUEST'].fields_by_name['name']._serialized_options = b'\210\265\030\001'
+  _globals['_GETTENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_GETTENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_UPDATETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
+  _globals['_SUSPENDTENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_SUSPENDTENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
+  _globals['_RESUMETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
+  _globals['_RESUMETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
+  _globals['_TENANTSTATUS']._serialized_start=1729
+  _globals['_TENANTSTATUS']._serialized_end=1829
+  _globals['_TENANT']._serialized_start=198
+  _globals['_TENANT']._serialized_end=497
+  _globals['_CREATETENANTREQUEST']._serialized_start=500
+  _globals['_CREATETENANTREQUEST']._serialized_end=652
+  _globals['_CREATETENANTRESPONSE']._serialized_start=654
+  _globals['_CREATETENANTRESPONSE']._serialized_end=774
+  _globals['_GETTENANTREQUEST']._serialized_start=776
+  _globals['_GETTENANTREQUEST']._serialized_end=816
+  _globals['_GETTENANTRESPONSE']._serialized_start=818
+  _globals['_GETTENANTRESPONSE']._serialized_end=881
+  _globals['_LISTTENANTSREQUEST']._serialized_start=883
+  _globals['_LISTTENANTSREQUEST']._serialized_end=942
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=944
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1035
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1038
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1207
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1209
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1329
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1331
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1414
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1416
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1537
+  _globals['_RESUMETENANTREQUEST']._serialized_start=1539
+  _globals['_RESUMETENANTREQUEST']._serialized_end=1605
+  _globals['_RESUMETENANTRESPONSE']._serialized_start=1607
+  _globals['_RESUMETENANTRESPONSE']._serialized_end=1727
+  _globals['_TENANTSERVICE']._serialized_start=1832
+  _globals['_TENANTSERVICE']._serialized_end=2432
 # @@protoc_insertion_point(module_scope)

@@ -145,7 +145,7 @@ class GetTenantRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Name or id."""
+    """The tenant, by name or id."""
     def __init__(
         self,
         *,
@@ -237,7 +237,7 @@ class UpdateTenantRequest(_message.Message):
     CLEAR_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Name or id."""
+    """The tenant, by name or id."""
     validate_only: _builtins.bool
     """Check everything and answer what would result, but change nothing."""
     @_builtins.property
@@ -296,7 +296,7 @@ class SuspendTenantRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Name or id."""
+    """The tenant, by name or id."""
     reason: _builtins.str
     """Why; kept with the operator audit."""
     validate_only: _builtins.bool
@@ -346,7 +346,7 @@ class ResumeTenantRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
-    """Name or id."""
+    """The tenant, by name or id."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
     def __init__(

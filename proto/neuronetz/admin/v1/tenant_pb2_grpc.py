@@ -81,6 +81,9 @@ class TenantServiceServicer:
 
     def CreateTenant(self, request, context):
         """Creates a tenant. ALREADY_EXISTS when the name is taken.
+
+        neuronetz-gateway create-tenant --name acme --rpm 120 --tpm 200000 --concurrent 8 --allow-all-models
+        neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,6 +105,9 @@ class TenantServiceServicer:
 
     def UpdateTenant(self, request, context):
         """Changes limits and grants; what is not named stays as it is.
+
+        neuronetz-gateway update-tenant acme --rpm 240 --clear budget_day
+        neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

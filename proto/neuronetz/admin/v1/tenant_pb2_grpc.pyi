@@ -39,13 +39,21 @@ class TenantServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TenantServiceAsyncStub: ...
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantRequest, _tenant_pb2.CreateTenantResponse]
-    """Creates a tenant. ALREADY_EXISTS when the name is taken."""
+    """Creates a tenant. ALREADY_EXISTS when the name is taken.
+
+      neuronetz-gateway create-tenant --name acme --rpm 120 --tpm 200000 --concurrent 8 --allow-all-models
+      neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
+    """
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetTenantRequest, _tenant_pb2.GetTenantResponse]
     """One tenant by name or id."""
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]
     """Tenants in order of their names."""
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]
-    """Changes limits and grants; what is not named stays as it is."""
+    """Changes limits and grants; what is not named stays as it is.
+
+      neuronetz-gateway update-tenant acme --rpm 240 --clear budget_day
+      neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
+    """
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.SuspendTenantRequest, _tenant_pb2.SuspendTenantResponse]
     """Refuses all keys of a tenant from the next request on. Suspending twice is no error."""
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ResumeTenantRequest, _tenant_pb2.ResumeTenantResponse]
@@ -62,13 +70,21 @@ class TenantServiceAsyncStub(TenantServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.CreateTenantRequest, _tenant_pb2.CreateTenantResponse]  # type: ignore[assignment]
-    """Creates a tenant. ALREADY_EXISTS when the name is taken."""
+    """Creates a tenant. ALREADY_EXISTS when the name is taken.
+
+      neuronetz-gateway create-tenant --name acme --rpm 120 --tpm 200000 --concurrent 8 --allow-all-models
+      neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
+    """
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetTenantRequest, _tenant_pb2.GetTenantResponse]  # type: ignore[assignment]
     """One tenant by name or id."""
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]  # type: ignore[assignment]
     """Tenants in order of their names."""
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]  # type: ignore[assignment]
-    """Changes limits and grants; what is not named stays as it is."""
+    """Changes limits and grants; what is not named stays as it is.
+
+      neuronetz-gateway update-tenant acme --rpm 240 --clear budget_day
+      neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
+    """
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.SuspendTenantRequest, _tenant_pb2.SuspendTenantResponse]  # type: ignore[assignment]
     """Refuses all keys of a tenant from the next request on. Suspending twice is no error."""
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ResumeTenantRequest, _tenant_pb2.ResumeTenantResponse]  # type: ignore[assignment]
@@ -88,7 +104,11 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.CreateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.CreateTenantResponse, _abc.Awaitable[_tenant_pb2.CreateTenantResponse]]:
-        """Creates a tenant. ALREADY_EXISTS when the name is taken."""
+        """Creates a tenant. ALREADY_EXISTS when the name is taken.
+
+          neuronetz-gateway create-tenant --name acme --rpm 120 --tpm 200000 --concurrent 8 --allow-all-models
+          neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
+        """
 
     @_abc_1.abstractmethod
     def GetTenant(
@@ -112,7 +132,11 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.UpdateTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.UpdateTenantResponse, _abc.Awaitable[_tenant_pb2.UpdateTenantResponse]]:
-        """Changes limits and grants; what is not named stays as it is."""
+        """Changes limits and grants; what is not named stays as it is.
+
+          neuronetz-gateway update-tenant acme --rpm 240 --clear budget_day
+          neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
+        """
 
     @_abc_1.abstractmethod
     def SuspendTenant(
