@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -82,13 +82,17 @@ def declared(settings: type[msgspec.Struct]) -> Iterator[Declared]:
         yield Declared(field=field.name, setting=setting, kind=base, optional=optional, default=default)
 
 
-def load[T: msgspec.Struct](settings: type[T], environ: Mapping[str, str]) -> T:
+def load[T: msgspec.Struct](
+    settings: type[T], environ: Mapping[str, str], rules: Callable[[Mapping[str, Any]], Iterable[str]] = lambda _: ()
+) -> T:
     """The settings of a plane; raises ``ConfigurationError`` with every fault at once.
 
     An empty variable counts as unset, except for a setting whose type is a tuple: there it is the empty list.
+    ``rules`` sees the values that could be read, defaults included, by field, and yields the faults between them.
     """
     values: dict[str, Any] = {}
     faults: list[str] = []
+    faulty: set[str] = set()
     for item in declared(settings):
         try:
             text = _text_of(item, environ)
@@ -99,6 +103,10 @@ def load[T: msgspec.Struct](settings: type[T], environ: Mapping[str, str]) -> T:
             values[item.field] = _parse(item, text)
         except ValueError as fault:
             faults.append(f"{item.setting.name}: {fault}")
+            faulty.add(item.field)
+    defaults = {item.field: item.default for item in declared(settings) if not item.required}
+    known = {field: value for field, value in (defaults | values).items() if field not in faulty}
+    faults.extend(rules(known))
     if faults:
         raise ConfigurationError(faults)
     return settings(**values)

@@ -54,7 +54,9 @@ def logging_config(*, level: str, style: str, **constants: str) -> dict[str, Any
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style)],
             }
         },
-        "handlers": {"stdout": {"class": "logging.StreamHandler", "stream": sys.stdout, "formatter": "gateway"}},
+        "handlers": {
+            "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "gateway"},
+        },
         "root": {"handlers": ["stdout"], "level": level.upper()},
         "loggers": {
             name: {"level": max(logging.WARNING, logging.getLevelName(level.upper()))}
@@ -69,13 +71,20 @@ def get(name: str) -> Logger:
     return logger
 
 
-def _shared_processors(constants: Mapping[str, str]) -> list[structlog.typing.Processor]:
-    def add_constants(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {**constants, **event}
+class _Constants:
+    """Puts the same fields on every line. A class, because servers hand their log set-up to other processes."""
 
+    def __init__(self, constants: Mapping[str, str]) -> None:
+        self._constants = dict(constants)
+
+    def __call__(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**self._constants, **event}
+
+
+def _shared_processors(constants: Mapping[str, str]) -> list[structlog.typing.Processor]:
     return [
         structlog.contextvars.merge_contextvars,
-        add_constants,
+        _Constants(constants),
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

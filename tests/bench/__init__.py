@@ -1,1 +1,1 @@
-"""tests: bench ."""
+"""Benchmarks; not part of the suite."""

@@ -1,1 +1,1 @@
-"""tests: contract ."""
+"""What others rely on: frames, records, stubs."""

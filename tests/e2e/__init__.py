@@ -1,1 +1,1 @@
-"""tests: e2e ."""
+"""The whole gateway as processes, called by real clients."""

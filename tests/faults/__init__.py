@@ -1,1 +1,1 @@
-"""tests: faults ."""
+"""Faults and abuse, row by row."""

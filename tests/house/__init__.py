@@ -1,1 +1,1 @@
-"""tests: house ."""
+"""Rules of the house: sizes, contracts, generated files."""

@@ -1,1 +1,1 @@
-"""tests: integration ."""
+"""Parts of a plane with the real servers that they talk to."""

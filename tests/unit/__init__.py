@@ -1,1 +1,1 @@
-"""tests: unit ."""
+"""Pure rules, one module at a time."""

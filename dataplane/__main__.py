@@ -1,0 +1,68 @@
+"""Starts one replica of the data plane: ``python -m dataplane``.
+
+Reads the settings, refuses to start on any fault (exit 64, before a port is bound), then lets granian supervise the
+workers. A worker that dies takes the replica down: whoever started it starts it anew.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.http import HTTP1Settings
+
+from dataplane import config
+from shared import logs
+from shared.config import EXIT_CONFIGURATION, ConfigurationError
+
+# Idle connections count against it, so it has to be far above the number of requests in flight.
+CONNECTIONS_PER_WORKER = 20_000
+LISTEN_BACKLOG = 4096
+HEADER_TIMEOUT_MS = 5_000
+HEADER_BUFFER_BYTES = 16_384
+# Beyond the drain time: long enough for settlements to leave, then the worker is killed.
+KILL_GRACE_S = 15
+
+
+def main() -> None:
+    """Runs until SIGINT or SIGTERM."""
+    try:
+        settings = config.load(os.environ)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(f"configuration: {fault}", file=sys.stderr)  # noqa: T201 - before there is a log
+        sys.exit(EXIT_CONFIGURATION)
+    _raise_descriptor_limit()
+    server = Granian(
+        "dataplane.app:create",
+        factory=True,
+        address=settings.bind_host,
+        port=settings.bind_port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        loop=Loops.uvloop,
+        runtime_mode=RuntimeModes.st,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=LISTEN_BACKLOG,
+        backpressure=CONNECTIONS_PER_WORKER,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEADER_TIMEOUT_MS, keep_alive=True, max_buffer_size=HEADER_BUFFER_BYTES
+        ),
+        log_dictconfig=logs.logging_config(level=settings.log_level, style=settings.log_format, plane="dataplane"),
+        workers_kill_timeout=int(settings.drain_timeout_s) + KILL_GRACE_S,
+    )
+    server.serve()
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""The client's side of one inference request over ASGI: reads the body, writes the reply, notices when nobody listens.
+
+granian neither times out a body nor tells ``send`` that the client has gone (measured with 2.8), so three things are
+watched here: the body's deadline, the disconnect message of ``receive``, and writes that stall.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+from litestar.types import HTTPReceiveMessage, Receive, Scope, Send
+
+from dataplane.api.dialect import Caps, Endpoint, Rendering
+from dataplane.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    ClientClosedError,
+    GatewayError,
+    RequestError,
+    UnsupportedMediaError,
+)
+from dataplane.interrupt import Interrupt
+from dataplane.native import EmbedReply, Record
+from dataplane.ports import Batch
+from dataplane.values import Arrival, Credentials, InferenceRequest
+
+Headers = list[tuple[bytes, bytes]]
+
+_IDENTITY = (b"", b"identity")
+_JSON_TYPES = (b"application/json", b"text/json")
+# What curl -d and some clients send when they name no type of their own; the body is parsed as JSON regardless.
+_UNTYPED = (b"", b"application/x-www-form-urlencoded", b"text/plain")
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds at the client's edge."""
+
+    max_body_bytes: int
+    body_timeout_s: float
+    write_stall_timeout_s: float
+    request_id_header: bytes
+    caps: Caps
+
+
+class Stalls:
+    """Writes that are waiting for a client to read; one look per second ends those that wait too long."""
+
+    PERIOD_S = 1.0
+
+    def __init__(self, *, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._writing: dict[HTTPExchange, float] = {}
+
+    def started(self, exchange: HTTPExchange, now_s: float) -> None:
+        """A write began."""
+        self._writing[exchange] = now_s
+
+    def ended(self, exchange: HTTPExchange) -> None:
+        """It came back."""
+        self._writing.pop(exchange, None)
+
+    async def watch(self) -> None:
+        """Runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.PERIOD_S)
+            oldest_s = loop.time() - self._timeout_s
+            for exchange in [late for late, since_s in self._writing.items() if since_s < oldest_s]:
+                exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
+
+    def __repr__(self) -> str:
+        return f"Stalls(writing={len(self._writing)})"
+
+
+class HTTPExchange:
+    """Implements ``ports.Exchange`` for one request. Close it when the request is over."""
+
+    __slots__ = (
+        "_body_complete",
+        "_credentials",
+        "_edge",
+        "_endpoint",
+        "_inference",
+        "_receive",
+        "_rendering",
+        "_scope",
+        "_send",
+        "_stalls",
+        "_watcher",
+        "arrival",
+        "interrupt",
+        "started",
+    )
+
+    def __init__(
+        self,
+        *,
+        endpoint: Endpoint | None,
+        edge: Edge,
+        stalls: Stalls,
+        arrival: Arrival,
+        credentials: Credentials,
+        interrupt: Interrupt,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._endpoint = endpoint
+        self._edge = edge
+        self._stalls = stalls
+        self.arrival = arrival
+        self._credentials = credentials
+        self.interrupt = interrupt
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._body_complete = False
+        self._inference: InferenceRequest | None = None
+        self._rendering: Rendering | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        # Whether a status line has left: from then on an error can only be an event.
+        self.started = False
+
+    @property
+    def credentials(self) -> Credentials:
+        """Who the client says it is."""
+        return self._credentials
+
+    async def inference(self) -> InferenceRequest:
+        """See ``ports.Exchange``. Watches for the client's disconnect from here on."""
+        if self._endpoint is None:
+            raise RequestError("this route takes no inference request")
+        parsed = self._endpoint.parse(await self.body(), self._edge.caps)
+        self._inference = parsed.request
+        self._rendering = parsed.rendering(self.arrival.request_id, self.arrival.created_at_ms // 1000)
+        self._watcher = asyncio.create_task(self._watch_disconnect())
+        return parsed.request
+
+    async def body(self) -> bytes:
+        """The whole body. Raises ``RequestError`` (408, 413, 415) and ``ClientClosedError``."""
+        declared = self._declared_length()
+        try:
+            async with asyncio.timeout(self._edge.body_timeout_s):
+                return await self._read(declared)
+        except TimeoutError:
+            raise BodyTimeoutError("the body did not arrive in time") from None
+
+    async def deliver(self, batches: AsyncIterator[Batch]) -> None:
+        """See ``ports.Exchange``."""
+        rendering = self._rendering
+        if rendering is None:
+            raise RuntimeError("deliver() before inference()")
+        if rendering.stream:
+            await self._stream(rendering, batches)
+        else:
+            await self._whole(rendering, batches)
+
+    def broken(self, error: GatewayError) -> bytes:
+        """The terminal error event of a stream that has started."""
+        return b"" if self._rendering is None else self._rendering.broken(error)
+
+    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
+        """Writes a whole reply: status, headers, body."""
+        headers = [*headers, (b"content-length", b"%d" % len(body)), self._request_id()]
+        if self._scope["method"] == "HEAD":
+            body = b""
+        await self._start(status, headers)
+        await self._write(body, more=False)
+
+    async def end_with(self, event: bytes) -> None:
+        """Writes the last event of a stream that failed; the connection is cut afterwards by the caller."""
+        await self._write(event, more=True)
+
+    async def close(self) -> None:
+        """Stops watching the client; idempotent."""
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None and not watcher.done():
+            watcher.cancel()
+            await asyncio.wait((watcher,))
+
+    def _declared_length(self) -> int | None:
+        length: int | None = None
+        content_type = b""
+        for name, value in self._scope["headers"]:
+            if name == b"content-length":
+                length = int(value)
+            elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
+                raise UnsupportedMediaError("Content-Encoding must be identity")
+            elif name == b"content-type":
+                content_type = value.partition(b";")[0].strip().lower()
+        if content_type not in _JSON_TYPES and content_type not in _UNTYPED:
+            raise UnsupportedMediaError("Content-Type must be application/json")
+        if length is not None and length > self._edge.max_body_bytes:
+            raise self._too_large()
+        return length
+
+    async def _read(self, declared: int | None) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message: HTTPReceiveMessage = await self._receive()
+            if message["type"] != "http.request":
+                raise ClientClosedError("the client left while sending its body")
+            chunk = message["body"]
+            size += len(chunk)
+            if size > self._edge.max_body_bytes:
+                raise self._too_large()
+            chunks.append(chunk)
+            if not message["more_body"]:
+                self._body_complete = True
+                break
+            # The server always ends a body with an empty message; a declared length says earlier that all is there.
+            if size == declared:
+                break
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _too_large(self) -> BodyTooLargeError:
+        return BodyTooLargeError(f"the body is longer than {self._edge.max_body_bytes} bytes")
+
+    async def _watch_disconnect(self) -> None:
+        while True:
+            message: HTTPReceiveMessage = await self._receive()
+            if message["type"] == "http.disconnect":
+                self.interrupt.fire(ClientClosedError("the client closed the connection"))
+                return
+
+    async def _stream(self, rendering: Rendering, batches: AsyncIterator[Batch]) -> None:
+        async for batch in batches:
+            if isinstance(batch, EmbedReply):
+                raise TypeError("embeddings are never streamed")
+            if not self.started:
+                await self._start(200, self._headers(rendering))
+            final = batch[-1].done
+            data = rendering.batch(batch)
+            if data or final:
+                await self._write(data, more=not final)
+
+    async def _whole(self, rendering: Rendering, batches: AsyncIterator[Batch]) -> None:
+        records: list[Record] = []
+        embedded: EmbedReply | None = None
+        async for batch in batches:
+            if isinstance(batch, EmbedReply):
+                embedded = batch
+            else:
+                records.extend(batch)
+        body = rendering.whole(records if embedded is None else embedded)
+        headers = self._headers(rendering)
+        headers.append((b"content-length", b"%d" % len(body)))
+        await self._start(200, headers)
+        await self._write(body, more=False)
+
+    def _headers(self, rendering: Rendering) -> Headers:
+        headers = [(b"content-type", rendering.content_type), self._request_id(), (b"cache-control", b"no-store")]
+        request = self._inference
+        if request is not None:
+            if request.clamped:
+                headers.append((b"x-gateway-num-predict", b"%d" % request.num_predict))
+            if request.ignored or request.unknown_fields:
+                headers.append((b"x-gateway-ignored", _ignored(request)))
+        return headers
+
+    def _request_id(self) -> tuple[bytes, bytes]:
+        return self._edge.request_id_header, self.arrival.request_id.encode()
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def _write(self, data: bytes, *, more: bool) -> None:
+        self._stalls.started(self, asyncio.get_running_loop().time())
+        try:
+            await self._send({"type": "http.response.body", "body": data, "more_body": more})
+        finally:
+            self._stalls.ended(self)
+
+    def __repr__(self) -> str:
+        return f"HTTPExchange(request_id={self.arrival.request_id!r}, started={self.started})"
+
+
+def _ignored(request: InferenceRequest) -> bytes:
+    names = list(request.ignored)
+    if request.unknown_fields:
+        names.append(f"unknown={request.unknown_fields}")
+    return ", ".join(names).encode("ascii")

@@ -1,0 +1,157 @@
+"""The ASGI application for clients: from a scope to a route, from an error to a reply.
+
+One raw ASGI callable is mounted in Litestar; it does what must happen for every request in plain sight and hands
+inference to ``dataplane.pipeline``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from litestar.types import Receive, Scope, Send
+
+from dataplane.api import listings, problems, routes
+from dataplane.api.exchange import Edge, Headers, HTTPExchange, Stalls
+from dataplane.api.forwarded import TrustedProxies
+from dataplane.api.routes import Kind, Route
+from dataplane.errors import (
+    ClientClosedError,
+    ForbiddenError,
+    GatewayError,
+    NotReadyError,
+    UnknownRouteError,
+)
+from dataplane.interrupt import Interrupt
+from dataplane.pipeline import Pipeline
+from dataplane.ports import Models
+from dataplane.values import Arrival, Credentials, Principal, RequestId
+from shared import logs
+from shared.clock import Clock
+
+_LIVENESS = b"neuronetz-gateway is running"
+_TEXT = (b"content-type", b"text/plain; charset=utf-8")
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+
+_log = logs.get(__name__)
+
+
+class ConnectionCut(Exception):  # noqa: N818 - not an error: the one way to make the server drop a connection
+    """Raised after a stream's error event, so that the server ends the connection without a terminating chunk."""
+
+
+class Server:
+    """Answers clients. ``in_flight`` holds the requests that are being answered."""
+
+    def __init__(
+        self,
+        *,
+        pipeline: Pipeline,
+        models: Models,
+        edge: Edge,
+        stalls: Stalls,
+        proxies: TrustedProxies,
+        clock: Clock,
+    ) -> None:
+        self._pipeline = pipeline
+        self._models = models
+        self._edge = edge
+        self._stalls = stalls
+        self._proxies = proxies
+        self._clock = clock
+        self.in_flight: set[HTTPExchange] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        route = routes.match(scope["method"], scope["raw_path"])
+        interrupt = Interrupt()
+        exchange = self._exchange(route, interrupt, scope, receive, send)
+        self.in_flight.add(exchange)
+        try:
+            with interrupt:
+                await self._answer(route, exchange, scope["raw_path"])
+        except ClientClosedError:
+            # Nobody is left to read an answer. A client that merely stopped reading still holds the connection.
+            if exchange.started:
+                raise ConnectionCut from None
+        except GatewayError as error:
+            await self._fail(route, exchange, error)
+        except Exception:
+            _log.exception("request_failed_unexpectedly", request_id=exchange.arrival.request_id, route=route.name)
+            await self._fail(route, exchange, GatewayError())
+        finally:
+            self.in_flight.discard(exchange)
+            await exchange.close()
+
+    def drain_out(self) -> None:
+        """Ends what is still being answered: the drain time is over."""
+        for exchange in tuple(self.in_flight):
+            exchange.interrupt.fire(NotReadyError("draining"))
+
+    def _exchange(self, route: Route, interrupt: Interrupt, scope: Scope, receive: Receive, send: Send) -> HTTPExchange:
+        authorization: list[bytes] = []
+        forwarded: list[bytes] = []
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization.append(value)
+            elif name == b"x-forwarded-for":
+                forwarded.append(value)
+        client = scope["client"]
+        client_ip = self._proxies.client_ip(client[0] if client else "", forwarded)
+        arrival = Arrival(
+            request_id=RequestId(os.urandom(16).hex()),
+            dialect=route.dialect,
+            endpoint=route.name,
+            client_ip=client_ip,
+            created_at_ms=int(self._clock.unix_s() * 1000),
+            started_s=self._clock.monotonic(),
+        )
+        return HTTPExchange(
+            endpoint=route.endpoint,
+            edge=self._edge,
+            stalls=self._stalls,
+            arrival=arrival,
+            credentials=Credentials(authorization=tuple(authorization), client_ip=client_ip),
+            interrupt=interrupt,
+            scope=scope,
+            receive=receive,
+            send=send,
+        )
+
+    async def _answer(self, route: Route, exchange: HTTPExchange, raw_path: bytes) -> None:
+        match route.kind:
+            case Kind.INFER:
+                await self._pipeline.infer(exchange, exchange.interrupt)
+            case Kind.LIVENESS:
+                await exchange.reply(200, [_TEXT], _LIVENESS)
+            case Kind.BLOCKED:
+                await self._pipeline.refuse(exchange, ForbiddenError("endpoint_blocked"))
+            case Kind.UNKNOWN:
+                await self._pipeline.refuse(exchange, UnknownRouteError())
+            case _:
+                principal = await self._pipeline.listed(exchange)
+                await exchange.reply(200, [_JSON], await self._listing(route.kind, exchange, principal, raw_path))
+
+    async def _listing(self, kind: Kind, exchange: HTTPExchange, principal: Principal, raw_path: bytes) -> bytes:
+        granted = self._models.listing(principal.grant)
+        match kind:
+            case Kind.TAGS:
+                return listings.tags(granted)
+            case Kind.MODELS:
+                return listings.models(granted)
+            case Kind.MODEL:
+                return listings.model(granted, routes.model_of(raw_path))
+            case Kind.SHOW:
+                return listings.show(granted, await exchange.body())
+            case _:
+                return listings.version()
+
+    async def _fail(self, route: Route, exchange: HTTPExchange, error: GatewayError) -> None:
+        if exchange.started:
+            await exchange.end_with(exchange.broken(error))
+            raise ConnectionCut from None
+        problem = problems.render(error, route.dialect, exchange.arrival.request_id)
+        headers: Headers = list(problem.headers)
+        await exchange.reply(problem.status, headers, problem.body)
+
+    def __repr__(self) -> str:
+        return f"Server(in_flight={len(self.in_flight)})"

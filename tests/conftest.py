@@ -1,0 +1,60 @@
+"""Real servers for everybody: one Postgres and one Redis per run, clean for each test that asks.
+
+``redis_server`` and ``postgres_server`` are shared by the whole run; a test that stops, kills or reconfigures a server
+starts its own from ``deploy.local``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis as redis_client
+
+from deploy.local.postgres import Postgres
+from deploy.local.redis import Redis
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_server: Redis) -> Redis:
+    """The shared Redis, emptied."""
+    with redis_client.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    with Postgres(tmp_path_factory.mktemp("postgres"), fsync=False) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: Postgres) -> Postgres:
+    """The shared Postgres with an empty database that belongs to the gateway's role."""
+    asyncio.run(_empty(postgres_server))
+    return postgres_server
+
+
+async def _empty(server: Postgres) -> None:
+    connection = await asyncpg.connect(server.dsn_of("postgres"), ssl=False)
+    try:
+        await connection.execute("DROP DATABASE IF EXISTS gateway WITH (FORCE)")
+        await connection.execute("CREATE DATABASE gateway OWNER gateway")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return Path(__file__).resolve().parent.parent
