@@ -1,0 +1,167 @@
+"""A private Redis (or Valkey) as a child process: loopback, a random password, append-only file, and never an eviction.
+
+    with Redis(folder) as redis:
+        connect(redis.url)
+
+`stop`, `kill` and `start` can follow each other; port, password and data stay. The configuration is a private file,
+so the password is in no command line; the same file lets anybody else start the same server again (`redis.cmd` beside
+it does).
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deploy.local import binaries
+from deploy.local.errors import StackError
+from deploy.local.ports import HOST, free_port
+from deploy.local.processes import (
+    end,
+    end_leftover,
+    plain_environment,
+    spawn,
+    tail,
+    write_command,
+    write_private,
+)
+from deploy.local.state import Secrets
+from deploy.local.waiting import Pause, wait_until
+
+DEFAULT_MAXMEMORY = "256mb"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 10.0
+PROBE_TIMEOUT_S = 1.0
+
+
+class Redis:
+    """A Redis server of our own; a context manager that starts and stops it.
+
+    Needs Redis 7.0 or newer, or Valkey. `settings` are lines of its configuration and win over the defaults made here.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.log = self.folder / "logs" / "redis-1.log"
+        self.configuration = self.folder / "redis.conf"
+        self.port = port or free_port()
+        self._data = self.folder / "redis"
+        self._secrets = secrets or Secrets(self.folder / "secrets.json")
+        self._settings = dict(settings or {})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"Redis({self.folder}, port={self.port}, {'running' if self.is_running else 'stopped'})"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Address with the password of the default user, who may do everything."""
+        return f"redis://:{self._password}@{HOST}:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server that was started last. Raises StackError before the first start."""
+        if self._process is None:
+            raise StackError("Redis was not started")
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the server that was started here still runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *, pause: Pause = time.sleep) -> None:
+        """Start the server and return when it has loaded its data. Raises StackError, with the log's end, if not."""
+        if self.is_running:
+            return
+        server = binaries.redis_server()
+        self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _end_leftover(self._data)
+        write_private(self.configuration, self._configured())
+        command = [str(server), str(self.configuration)]
+        write_command(self.folder / "redis.cmd", command)
+        self._process = spawn(
+            command,
+            log=self.log,
+            environment=plain_environment(os.environ),
+            death_signal=signal.SIGTERM,
+            cwd=self._data,
+        )
+        wait_until(self._answers, timeout_s=START_TIMEOUT_S, what="Redis", pause=pause, log=self.log)
+
+    def stop(self) -> None:
+        """Stop the server; what it acknowledged is on disk."""
+        if self._process is not None:
+            end(self._process, signal.SIGTERM, timeout_s=STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Kill the server as a crash would."""
+        if self._process is not None:
+            end(self._process, signal.SIGKILL, timeout_s=STOP_TIMEOUT_S)
+
+    def remove(self) -> None:
+        """Stop the server, also one that others started from its configuration, and delete its data."""
+        self.stop()
+        _end_leftover(self._data)
+        shutil.rmtree(self._data, ignore_errors=True)
+
+    @property
+    def _password(self) -> str:
+        return self._secrets.get("redis")
+
+    def _configured(self) -> str:
+        settings = {
+            "bind": HOST,
+            "port": str(self.port),
+            "requirepass": self._password,
+            "dir": f'"{self._data}"',
+            "pidfile": f'"{self._data / "redis.pid"}"',
+            "daemonize": "no",
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": '""',
+            "maxmemory": DEFAULT_MAXMEMORY,
+            "maxmemory-policy": "noeviction",
+        } | self._settings
+        return "".join(f"{name} {value}\n" for name, value in settings.items())
+
+    def _answers(self) -> bool:
+        if not self.is_running:
+            raise StackError(f"Redis did not start:\n{tail(self.log)}")
+        try:
+            with socket.create_connection((HOST, self.port), PROBE_TIMEOUT_S) as probe, probe.makefile("rb") as replies:
+                probe.sendall(f"AUTH {self._password}\r\nPING\r\n".encode())
+                return [replies.readline(), replies.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+        except OSError:
+            return False
+
+
+def _end_leftover(data: Path) -> None:
+    try:
+        pid = int((data / "redis.pid").read_text())
+    except (OSError, ValueError):
+        return
+    place = str(data.resolve())
+    end_leftover(pid, signal.SIGTERM, is_ours=lambda process: process.cwd() == place, timeout_s=STOP_TIMEOUT_S)
