@@ -56,7 +56,7 @@ class SafeTransaction(PostgresTransaction):
         self.connection = await self.get_connection()
         try:
             self.transaction = self.connection.transaction()
-            await self.begin()
+            await self.transaction.start()
         except BaseException:
             await self._release()
             raise
@@ -75,10 +75,10 @@ class SafeTransaction(PostgresTransaction):
         self.engine.current_transaction.reset(self.context)
         try:
             if exception is None:
-                await self.commit()
+                await self.transaction.commit()
             elif not self.connection.is_closed():
                 with contextlib.suppress(*_AWAY):
-                    await self.rollback()
+                    await self.transaction.rollback()
         finally:
             await self._release()
         return False

@@ -10,4 +10,5 @@ from controlplane.store.engine import DB
 async def run_script(module_file: str) -> None:
     """Executes the ``.sql`` file beside a migration module, several statements at once."""
     script = Path(module_file).with_suffix(".sql").read_text()
-    await DB.current_transaction.get().connection.execute(script)
+    async with DB.transaction() as current:
+        await current.connection.execute(script)

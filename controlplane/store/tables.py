@@ -212,6 +212,6 @@ class DeadLetters(Table, tablename="dead_letters", schema="control", db=DB):
     id = BigInt(primary_key=True)
     shard = Text()
     entry_id = Text()
-    raw = Text()
+    entry = Text()
     reason = Text()
     at = Timestamptz()

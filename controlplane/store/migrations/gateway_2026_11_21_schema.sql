@@ -215,7 +215,7 @@ CREATE TABLE control.dead_letters (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     shard text NOT NULL,
     entry_id text NOT NULL,
-    raw text NOT NULL,
+    entry text NOT NULL,
     reason text NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (shard, entry_id)
