@@ -141,6 +141,16 @@ $$;
 CREATE TRIGGER revocations_notify AFTER INSERT ON gateway.revocations
     FOR EACH STATEMENT EXECUTE FUNCTION gateway.notify_revocation();
 
+-- Reads pg_class, because to_regclass may answer from a cache that an advisory lock does not refresh.
+CREATE FUNCTION gateway.has_table(wanted text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_catalog.pg_class
+        WHERE relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = 'gateway') AND relname = wanted
+    );
+END
+$$;
+
 -- Makes the partitions of one day. LIKE and ATTACH, because CREATE TABLE … PARTITION OF would lock out readers.
 CREATE FUNCTION gateway.ensure_partition(wanted date) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
@@ -149,15 +159,13 @@ DECLARE
 BEGIN
     FOREACH parent IN ARRAY ARRAY['audit_log', 'prompt_log'] LOOP
         partition := parent || '_' || to_char(wanted, 'YYYYMMDD');
-        IF to_regclass('gateway.' || partition) IS NULL THEN
-            PERFORM pg_advisory_xact_lock(hashtext('gateway.ensure_partition'));
-            IF to_regclass('gateway.' || partition) IS NULL THEN
-                EXECUTE format('CREATE TABLE gateway.%I (LIKE gateway.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
-                    partition, parent);
-                EXECUTE format('ALTER TABLE gateway.%I ATTACH PARTITION gateway.%I FOR VALUES FROM (%L) TO (%L)',
-                    parent, partition, wanted, wanted + 1);
-            END IF;
-        END IF;
+        CONTINUE WHEN gateway.has_table(partition);
+        PERFORM pg_advisory_xact_lock(hashtext('gateway.ensure_partition'));
+        CONTINUE WHEN gateway.has_table(partition);
+        EXECUTE format('CREATE TABLE gateway.%I (LIKE gateway.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS)',
+            partition, parent);
+        EXECUTE format('ALTER TABLE gateway.%I ATTACH PARTITION gateway.%I FOR VALUES FROM (%L) TO (%L)',
+            parent, partition, wanted, wanted + 1);
     END LOOP;
 END
 $$;
