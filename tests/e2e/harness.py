@@ -1,0 +1,197 @@
+"""The whole gateway as processes, and the hands to use it: mock Ollamas, admin calls, ledger look-ups."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import httpx
+import redis as redis_client
+
+from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
+from shared import keyspace
+
+START_TIMEOUT_S = 90.0
+
+
+def eventually[T](look: Callable[[], T], *, timeout_s: float = 10.0, what: str = "the condition") -> T:
+    """Looks again and again until the result is truthy; fails after the deadline."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        result = look()
+        if result:
+            return result
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"{what} did not come true within {timeout_s} s; last seen: {result!r}")
+        time.sleep(0.02)
+
+
+class Process:
+    """A child process whose first line on stdout says where it is."""
+
+    def __init__(self, *command: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        timer = time.monotonic()
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{command[:4]} ended with {self._process.wait()} before it was ready")
+        self.started_in_s = time.monotonic() - timer
+        self.description: dict[str, Any] = json.loads(line)
+        assert self.started_in_s < timeout_s
+
+    def stop(self) -> int:
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(timeout=60)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return code
+
+
+class MockOllama(Process):
+    """One mock Ollama in a process of its own, scripted over its control endpoint."""
+
+    def __init__(self, name: str, *options: str) -> None:
+        super().__init__(
+            sys.executable, "-m", "deploy.mock_ollama", "--host", "127.0.0.1", "--port", "0", "--name", name, *options
+        )
+        self.name = name
+        self.url: str = self.description["url"]
+        self._control = httpx.Client(base_url=self.description["control_url"], timeout=10, trust_env=False)
+
+    def script(self, *faults: dict[str, Any]) -> None:
+        self._control.post("/script", json=list(faults)).raise_for_status()
+
+    def reset(self) -> None:
+        self._control.request("DELETE", "/script").raise_for_status()
+        self._control.request("DELETE", "/requests").raise_for_status()
+        self.settings(tokens=24, record_delay_ms=0, load_delay_ms=0)
+
+    def settings(self, **settings: Any) -> None:
+        self._control.put("/settings", json=settings).raise_for_status()
+
+    def requests(self, path: str | None = None) -> list[dict[str, Any]]:
+        requests: list[dict[str, Any]] = self._control.get("/requests").json()["requests"]
+        inference = [request for request in requests if request["path"] not in ("/api/tags", "/api/show")]
+        return inference if path is None else [request for request in requests if request["path"] == path]
+
+    def stats(self) -> dict[str, Any]:
+        stats: dict[str, Any] = self._control.get("/stats").json()
+        return stats
+
+    def stop(self) -> int:
+        self._control.close()
+        return super().stop()
+
+
+def body_of(request: dict[str, Any]) -> Any:
+    """The JSON that a mock received, as it stood on the wire."""
+    return json.loads(base64.b64decode(request["body_base64"]))
+
+
+class Gateway(Process):
+    """A running ``neuronetz-gateway up --json``."""
+
+    def __init__(self, state: Path, mocks: list[MockOllama], *options: str, replicas: int = 1) -> None:
+        backends = [f"--backend={mock.name}={mock.url}" for mock in mocks]
+        super().__init__(
+            str(Path(sys.executable).with_name("neuronetz-gateway")),
+            "up", "--json", f"--state={state}", f"--replicas={replicas}",
+            "--set=MODEL_DISCOVERY_REFRESH_S=1", *backends, *options,
+        )  # fmt: skip
+        self.urls: list[str] = self.description["gateway_urls"]
+        self.url = self.urls[0]
+        self.channel = grpc.insecure_channel(self.description["admin_address"])
+        self._metadata = (("authorization", f"Bearer {self.description['admin_token']}"),)
+        self._tenants = tenant_pb2_grpc.TenantServiceStub(self.channel)
+        self._keys = key_pb2_grpc.KeyServiceStub(self.channel)
+        self.redis = redis_client.Redis.from_url(self.description["redis_url"], decode_responses=True)
+
+    def tenant(self, name: str, *, models: list[str] | None = None, **limits: int) -> str:
+        """Creates a tenant with generous limits; all models unless some are named."""
+        granted = (
+            limits_pb2.Grants(allow_all_models=True)
+            if models is None
+            else limits_pb2.Grants(allowed_models=limits_pb2.ModelNames(names=models))
+        )
+        rules = {"rpm": 1_000_000, "tpm": 1_000_000_000, "concurrent": 1000, **limits}
+        request = tenant_pb2.CreateTenantRequest(name=name, limits=limits_pb2.Limits(**rules), grants=granted)
+        created = self._tenants.CreateTenant(request, metadata=self._metadata, timeout=10)
+        tenant_id: str = created.tenant.id
+        return tenant_id
+
+    def key(self, tenant: str, name: str = "test", **fields: Any) -> str:
+        request = key_pb2.CreateKeyRequest(tenant=tenant, name=name, **fields)
+        api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=10).api_key
+        return api_key
+
+    def revoke(self, api_key: str) -> None:
+        request = key_pb2.RevokeKeyRequest(prefix=api_key[:12])
+        self._keys.RevokeKey(request, metadata=self._metadata, timeout=10)
+
+    def suspend_tenant(self, name: str) -> None:
+        request = tenant_pb2.SuspendTenantRequest(tenant=name)
+        self._tenants.SuspendTenant(request, metadata=self._metadata, timeout=10)
+
+    def resume_tenant(self, name: str) -> None:
+        request = tenant_pb2.ResumeTenantRequest(tenant=name)
+        self._tenants.ResumeTenant(request, metadata=self._metadata, timeout=10)
+
+    def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """What the ledger answers to a query. Not for use inside an event loop."""
+        return asyncio.run(self._rows(query, *arguments))
+
+    async def _rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(self.description["postgres_dsn"], ssl=False)
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+            return rows
+        finally:
+            await connection.close()
+
+    def open_leases(self) -> int:
+        """Leases that are held now, over all shards."""
+        return sum(int(self.redis.zcard(keyspace.expiry(shard))) for shard in keyspace.SHARDS)  # type: ignore[arg-type] # redis-py types both clients at once
+
+    def undrained(self) -> int:
+        """Usage events that are not in Postgres yet."""
+        return sum(int(self.redis.xlen(keyspace.usage(shard))) for shard in keyspace.SHARDS)  # type: ignore[arg-type] # as above
+
+    def wait_for_models(self, api_key: str, *names: str) -> None:
+        """Waits until discovery offers the models."""
+
+        def offered() -> bool:
+            reply = httpx.get(f"{self.url}/api/tags", headers=bearer(api_key), timeout=5, trust_env=False)
+            return reply.status_code == 200 and set(names) <= {model["name"] for model in reply.json()["models"]}
+
+        eventually(offered, timeout_s=15, what=f"models {names}")
+
+    def stop(self) -> int:
+        self.channel.close()
+        self.redis.close()
+        return super().stop()
+
+
+def bearer(api_key: str) -> dict[str, str]:
+    """The header that a client authenticates with."""
+    return {"Authorization": f"Bearer {api_key}"}
+
+
+@contextlib.contextmanager
+def running[P: Process](process: P) -> Iterator[P]:
+    """Stops the process at the end, whatever happens."""
+    try:
+        yield process
+    finally:
+        process.stop()
