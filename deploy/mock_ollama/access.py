@@ -22,8 +22,8 @@ _EMPTY_403: Final = Performance(status=403)
 _UNAUTHORIZED: Final = whole(b'{"error":"unauthorized"}', status=401)
 
 
-def refusal(request: RawRequest, settings: Settings) -> Performance | None:
-    """The reply to a request that must not be answered, or None."""
+def refusal(request: RawRequest, settings: Settings, *, checks_host: bool) -> Performance | None:
+    """The reply to a request that must not be answered, or None; Host is checked on loopback addresses only."""
     if settings.token and request.header("authorization") != f"Bearer {settings.token}":
         return _UNAUTHORIZED
     if not settings.checks_origin:
@@ -32,7 +32,7 @@ def refusal(request: RawRequest, settings: Settings) -> Performance | None:
     origin = request.header("origin")
     if origin and origin not in {f"http://{host}", f"https://{host}"} and not _ORIGIN.fullmatch(origin):
         return _EMPTY_403
-    return None if _is_local(host) else _EMPTY_403
+    return _EMPTY_403 if checks_host and not _is_local(host) else None
 
 
 def _is_local(host_port: str) -> bool:

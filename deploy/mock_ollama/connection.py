@@ -8,7 +8,6 @@ from typing import Final, Protocol, cast
 from deploy.mock_ollama.framing import MalformedRequestError, RawRequest, RequestReader
 from deploy.mock_ollama.performance import Ending, Framing, Performance
 
-_YIELD_EVERY_RECORDS: Final = 8
 _LINGER_NONE: Final = struct.pack("ii", 1, 0)
 _BAD_REQUEST: Final = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request"
@@ -160,8 +159,7 @@ class Connection(asyncio.Protocol):
             await self._send(pending + data, performance)
             pending = b""
             exchange.sent(index)
-            if index % _YIELD_EVERY_RECORDS == 0:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)  # uvloop joins the writes of one round of the loop: every record gets its own
         if chunked and performance.ending in {Ending.COMPLETE, Ending.CLOSE} and performance.sends_head:
             pending += b"0\r\n\r\n"
         if pending:
@@ -200,6 +198,11 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._accepted = 0
         self._connections: set[Connection] = set()
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return self._host in {"localhost", "::1"} or self._host.startswith("127.")
 
     def __repr__(self) -> str:
         return f"Listener({self.url!r}, listening={self._server is not None})"

@@ -6,6 +6,8 @@ from typing import Any, Final
 from deploy.mock_ollama.tokens import Draw
 
 _MAX_DEPTH: Final = 12
+_MAX_ITEMS: Final = 1000
+_MAX_CHARACTERS: Final = 100_000
 _FORMATS: Final = {
     "date": "2026-11-21",
     "time": "12:00:00Z",
@@ -14,6 +16,18 @@ _FORMATS: Final = {
     "uri": "https://example.com/",
     "uuid": "6f1e2f0a-5d0e-4c53-9d0a-0f6b3a1c2d4e",
 }
+
+
+class SchemaError(ValueError):
+    """A schema that no document can be written for, because it is no JSON schema."""
+
+
+def write_document(schema: object, root: Mapping[str, Any], draw: Draw) -> Any:
+    """One document for `schema`, looking up references in `root`; raises SchemaError."""
+    try:
+        return Writer(root, draw).write(schema)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:
+        raise SchemaError(f"not a JSON schema: {error}") from error
 
 
 class Writer:
@@ -94,16 +108,15 @@ class Writer:
 
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
         items = [self.write(item, depth + 1) for item in schema.get("prefixItems") or ()]
-        wanted = max(
-            int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 2)), 2 if depth < _MAX_DEPTH else 0)
-        )
+        usual = 2 if depth < _MAX_DEPTH else 0
+        wanted = min(_MAX_ITEMS, max(int(schema.get("minItems", 0)), min(int(schema.get("maxItems", 2)), usual)))
         while len(items) < wanted:
             items.append(self.write(schema.get("items", {}), depth + 1))
         return items
 
     def _string(self, schema: Mapping[str, Any]) -> str:
         text = _FORMATS.get(str(schema.get("format"))) or "".join(self._draw.words(2))
-        text = text.ljust(int(schema.get("minLength", 0)), "x")
+        text = text.ljust(min(_MAX_CHARACTERS, int(schema.get("minLength", 0))), "x")
         return text[: int(schema.get("maxLength", len(text)))]
 
     def _number(self, schema: Mapping[str, Any]) -> int | float:

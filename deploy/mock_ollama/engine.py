@@ -4,6 +4,7 @@ Order and wording of the checks: Ollama source server/routes.go ChatHandler, Gen
 EmbeddingsHandler, ShowHandler, ListHandler.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from deploy.mock_ollama import wire
 from deploy.mock_ollama.catalogue import Catalogue, Model, show_answer, tags_entry
+from deploy.mock_ollama.documents import SchemaError
 from deploy.mock_ollama.embedding import EmbedError, embed, read_input, vector
 from deploy.mock_ollama.frames import bare_answer, encode, generation_records, rendered_answer
 from deploy.mock_ollama.framing import RawRequest
@@ -119,7 +121,11 @@ class Engine:
         full_key = (*key, load_duration_ns)
         records = self._records.get(full_key)
         if records is None:
-            records = generation_records(inference, generate(inference, self._settings), load_duration_ns)
+            try:
+                generation = generate(inference, self._settings)
+            except SchemaError:
+                raise OllamaError(500, _invalid_format(inference.format)) from None
+            records = generation_records(inference, generation, load_duration_ns)
             _remember(self._records, full_key, records, key[1])
         if not inference.streams:
             return whole(records[0])
@@ -234,6 +240,11 @@ def _decoded(request: RawRequest) -> dict[str, Any]:
         raise OllamaError(400, "missing request body") from None
     except GoJSONError as error:
         raise OllamaError(400, str(error)) from None
+
+
+def _invalid_format(given: object) -> str:
+    """The words for a bad `format` (Ollama source: llm/llama_server.go)."""
+    return f'invalid format: {json.dumps(json.dumps(given))}; expected "json" or a valid JSON Schema object'
 
 
 def _check_capabilities(kind: str, body: Mapping[str, Any], model: Model) -> None:

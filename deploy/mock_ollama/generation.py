@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from deploy.mock_ollama.documents import Writer
+from deploy.mock_ollama.documents import SchemaError, write_document
 from deploy.mock_ollama.inference import Inference
 from deploy.mock_ollama.settings import Settings
 from deploy.mock_ollama.tokens import Draw, count_tokens, split_text
@@ -40,9 +40,9 @@ class Generation:
 
 
 def generate(request: Inference, settings: Settings) -> Generation:
-    """Answer `request`; the same request and settings always give the same Generation."""
+    """Answer `request`; the same request and settings always give the same Generation; raises SchemaError."""
     draw = Draw(_key(request))
-    num_ctx = request.options.num_ctx or settings.default_num_ctx
+    num_ctx = request.options.num_ctx if request.options.num_ctx > 0 else settings.default_num_ctx
     budget = request.options.num_predict if request.options.num_predict >= 0 else _OPEN_ENDED_CONTEXTS * num_ctx
     budget = min(budget, _OPEN_ENDED_CONTEXTS * num_ctx)
     prompt_count = min(num_ctx, count_tokens(request.rendered) + _TOKENS_PER_IMAGE * request.image_count)
@@ -91,7 +91,9 @@ def _answer(request: Inference, settings: Settings, draw: Draw, budget: int) -> 
 
 def _text_tokens(request: Inference, settings: Settings, draw: Draw) -> list[str]:
     if isinstance(request.format, Mapping):
-        return split_text(json.dumps(Writer(request.format, draw).write(request.format), ensure_ascii=False))
+        return split_text(json.dumps(write_document(request.format, request.format, draw), ensure_ascii=False))
+    if request.format not in (None, "json"):  # a tuple, for a list has no hash
+        raise SchemaError(f"{request.format!r} is neither")
     if request.format is not None:
         return split_text(json.dumps({"answer": "".join(draw.words(4)), "seed": request.options.seed}))
     prefix: list[str] = []
@@ -140,7 +142,7 @@ def _tool_calls(request: Inference, draw: Draw) -> tuple[Mapping[str, Any], ...]
 
 def _arguments(function: Mapping[str, Any], draw: Draw) -> object:
     parameters = function.get("parameters") or {}
-    return Writer(parameters, draw).write({**parameters, "type": "object"})
+    return write_document({**parameters, "type": "object"}, parameters, draw)
 
 
 def _groups(tokens: Sequence[str], size: int) -> list[tuple[str, ...]]:

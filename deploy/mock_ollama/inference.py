@@ -114,7 +114,7 @@ def read_inference(kind: str, body: Mapping[str, Any], model: Model) -> Inferenc
         messages=messages,
         is_empty=not body.get("messages") if kind == "chat" else not body.get("prompt"),
         streams=body.get("stream", True),
-        format=body.get("format") or None,
+        format=None if body.get("format") == "" else body.get("format"),
         think=model.can("thinking") if think is None else cast("bool | str", think),
         tools=tuple(body.get("tools") or ()),
         options=read_options(body.get("options") or {}),

@@ -76,7 +76,8 @@ class OllamaService:
     def reply(self, record: RecordedRequest) -> Performance:
         """The reply to a request, with every fault that is due applied."""
         request = record.raw
-        reply = refusal(request, self.engine.settings) or routes.answer(self.engine, request)
+        refused = refusal(request, self.engine.settings, checks_host=self.listener.is_loopback)
+        reply = refused or routes.answer(self.engine, request)
         if self._scripts:
             reply = self._scripts.apply(reply, request.path, record.model)
         if request.method == "HEAD" and reply.framing is not Framing.BARE:

@@ -237,6 +237,9 @@ async def test_debug_render_only_gives_the_prompt_away_without_usage(client):
         ("/api/generate", {"model": "nomic-embed-text", "prompt": "x"}, 400, '"nomic-embed-text" does not support gen'),
         ("/api/chat", {**CHAT, "options": {"seed": "x"}}, 500, 'option "seed" must be of type integer'),
         ("/api/generate", {"model": "llama3.2", "prompt": "x", "raw": True, "system": "y"}, 400, "raw mode does not"),
+        ("/api/chat", {**CHAT, "format": "xml"}, 500, 'invalid format: "\\"xml\\""; expected "json" or a valid'),
+        ("/api/chat", {**CHAT, "format": {"type": "array", "minItems": "x"}}, 500, "invalid format"),
+        ("/api/chat", {**CHAT, "format": [1]}, 500, "invalid format"),
         ("/api/embed", {"model": "nomic-embed-text", "input": 7}, 400, "invalid input type"),
         (
             "/api/embed",

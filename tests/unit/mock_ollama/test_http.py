@@ -3,6 +3,8 @@
 import asyncio
 import json
 
+from deploy.mock_ollama import MockOllama
+
 from .conftest import CHAT, chat, connect, exchange, request_bytes
 
 
@@ -54,6 +56,13 @@ async def test_foreign_origins_and_hosts_are_refused_with_an_empty_body(client):
         reply = await client.get("/api/tags", headers=headers)
         assert (reply.status_code, reply.content) == (403, b"")
     assert (await client.get("/api/tags", headers={"origin": "http://localhost:3000"})).status_code == 200
+
+
+async def test_any_host_is_welcome_where_other_machines_can_connect():
+    async with MockOllama(host="0.0.0.0") as open_mock:
+        port = open_mock.url.rpartition(":")[2]
+        sent = b"GET /api/version HTTP/1.1\r\nHost: mock-a:11434\r\nConnection: close\r\n\r\n"
+        assert (await exchange(f"http://127.0.0.1:{port}", sent)).status == 200
 
 
 async def test_a_token_is_asked_for_when_one_is_set(mock, client):
