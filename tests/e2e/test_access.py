@@ -1,4 +1,4 @@
-"""Every endpoint × {no key, bad key, good key} × {allowed, forbidden, unknown model}, and what the upstream saw of it."""
+"""Every endpoint × {no, bad, good key} × {allowed, forbidden, unknown model}, and what the upstream saw of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ BLOCKED = [
 ]  # fmt: skip
 UNKNOWN_ROUTES = [
     ("GET", "/nothing"), ("GET", "/api/chat"), ("PUT", "/api/generate"), ("POST", "/api/tags"), ("POST", "/v1/models"),
-    ("POST", "/api//chat"), ("POST", "/api/chat/"), ("POST", "/API/chat"), ("POST", "/api/%63hat"), ("DELETE", "/v1/models"),
+    ("POST", "/api//chat"), ("POST", "/api/chat/"), ("POST", "/API/chat"), ("POST", "/api/%63hat"),
+    ("DELETE", "/v1/models"),
     ("POST", "/v1"), ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/schema"),
 ]  # fmt: skip
 BAD_KEYS = {
