@@ -160,3 +160,9 @@ def test_every_todo_carries_an_issue_number(root):
         if re.search(r"\bTODO(?!\(#\d+\))", line)
     ]
     assert bare == []
+
+
+def test_the_example_environment_names_every_setting(root):
+    from deploy.environment import example
+
+    assert (root / ".env.example").read_text() == example(), "run: python -m deploy.environment > .env.example"
