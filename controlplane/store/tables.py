@@ -14,6 +14,7 @@ from piccolo.columns import (
     UUID,
     Array,
     BigInt,
+    BigSerial,
     Boolean,
     Date,
     Integer,
@@ -52,21 +53,21 @@ class Tenants(Table, tablename="tenants", schema="gateway", db=DB):
     status = Text()
     version = BigInt()
     created_at = Timestamptz()
-    suspended_at = Timestamptz(null=True)
+    suspended_at = Timestamptz(null=True, default=None)
 
 
 class TenantLimits(Table, tablename="tenant_limits", schema="gateway", db=DB):
     """Limits and grants of tenants; null inherits the deployment's default."""
 
     tenant_id = UUID(primary_key=True)
-    rpm = BigInt(null=True)
-    tpm = BigInt(null=True)
-    concurrent = BigInt(null=True)
-    budget_day = BigInt(null=True)
-    budget_month = BigInt(null=True)
-    budget_total = BigInt(null=True)
-    allow_all_models = Boolean(null=True)
-    allowed_models = Array(base_column=Text(), null=True)
+    rpm = BigInt(null=True, default=None)
+    tpm = BigInt(null=True, default=None)
+    concurrent = BigInt(null=True, default=None)
+    budget_day = BigInt(null=True, default=None)
+    budget_month = BigInt(null=True, default=None)
+    budget_total = BigInt(null=True, default=None)
+    allow_all_models = Boolean(null=True, default=None)
+    allowed_models = Array(base_column=Text(), null=True, default=None)
 
 
 class APIKeys(Table, tablename="api_keys", schema="gateway", db=DB):
@@ -80,26 +81,26 @@ class APIKeys(Table, tablename="api_keys", schema="gateway", db=DB):
     status = Text()
     version = BigInt()
     created_at = Timestamptz()
-    expires_at = Timestamptz(null=True)
-    suspended_at = Timestamptz(null=True)
-    revoked_at = Timestamptz(null=True)
+    expires_at = Timestamptz(null=True, default=None)
+    suspended_at = Timestamptz(null=True, default=None)
+    revoked_at = Timestamptz(null=True, default=None)
     prompt_log = Boolean()
-    prompt_log_retention_days = Integer(null=True)
-    rotated_from = UUID(null=True)
+    prompt_log_retention_days = Integer(null=True, default=None)
+    rotated_from = UUID(null=True, default=None)
 
 
 class KeyLimits(Table, tablename="key_limits", schema="gateway", db=DB):
     """Limits and grants of API keys; null inherits the tenant's."""
 
     key_id = UUID(primary_key=True)
-    rpm = BigInt(null=True)
-    tpm = BigInt(null=True)
-    concurrent = BigInt(null=True)
-    budget_day = BigInt(null=True)
-    budget_month = BigInt(null=True)
-    budget_total = BigInt(null=True)
-    allow_all_models = Boolean(null=True)
-    allowed_models = Array(base_column=Text(), null=True)
+    rpm = BigInt(null=True, default=None)
+    tpm = BigInt(null=True, default=None)
+    concurrent = BigInt(null=True, default=None)
+    budget_day = BigInt(null=True, default=None)
+    budget_month = BigInt(null=True, default=None)
+    budget_total = BigInt(null=True, default=None)
+    allow_all_models = Boolean(null=True, default=None)
+    allowed_models = Array(base_column=Text(), null=True, default=None)
 
 
 class BudgetUsage(Table, tablename="budget_usage", schema="gateway", db=DB):
@@ -137,7 +138,7 @@ class AuditLog(Table, tablename="audit_log", schema="gateway", db=DB):
     provenance = Text()
     occurrences = Integer()
     duration_ms = BigInt()
-    ttft_ms = BigInt(null=True)
+    ttft_ms = BigInt(null=True, default=None)
     client_ip = Text()
 
 
@@ -150,19 +151,19 @@ class PromptLog(Table, tablename="prompt_log", schema="gateway", db=DB):
     tenant_id = UUID()
     key_id = UUID()
     model = Text()
-    prompt = Text(null=True)
-    reply = Text(null=True)
+    prompt = Text(null=True, default=None)
+    reply = Text(null=True, default=None)
     expires_on = Date()
 
 
 class Revocations(Table, tablename="revocations", schema="gateway", db=DB):
     """Keys that another service wants revoked; an insert notifies ``key_revoked``."""
 
-    id = BigInt(primary_key=True)
+    id = BigSerial(primary_key=True)
     key_id = UUID()
     reason = Text()
     ts = Timestamptz()
-    processed_at = Timestamptz(null=True)
+    processed_at = Timestamptz(null=True, default=None)
 
 
 # Schema control: not readable for the console role.
@@ -176,7 +177,7 @@ class Backends(Table, tablename="backends", schema="control", db=DB):
     url = Text()
     header = Text()
     scheme = Text()
-    sealed_token = Text(null=True, secret=True)
+    sealed_token = Text(null=True, default=None, secret=True)
     priority = Integer()
     created_at = Timestamptz()
 
@@ -184,19 +185,19 @@ class Backends(Table, tablename="backends", schema="control", db=DB):
 class Outbox(Table, tablename="outbox", schema="control", db=DB):
     """Changes that must reach Redis; written in the transaction of the change."""
 
-    id = BigInt(primary_key=True)
+    id = BigSerial(primary_key=True)
     kind = Text()
-    subject_id = UUID(null=True)
+    subject_id = UUID(null=True, default=None)
     version = BigInt()
     created_at = Timestamptz()
-    published_at = Timestamptz(null=True)
-    revision = BigInt(null=True)
+    published_at = Timestamptz(null=True, default=None)
+    revision = BigInt(null=True, default=None)
 
 
 class OperatorAudit(Table, tablename="operator_audit", schema="control", db=DB):
     """Who changed what; never a secret."""
 
-    id = BigInt(primary_key=True)
+    id = BigSerial(primary_key=True)
     at = Timestamptz()
     caller = Text()
     role = Text()
@@ -209,7 +210,7 @@ class OperatorAudit(Table, tablename="operator_audit", schema="control", db=DB):
 class DeadLetters(Table, tablename="dead_letters", schema="control", db=DB):
     """Usage events that could not be understood."""
 
-    id = BigInt(primary_key=True)
+    id = BigSerial(primary_key=True)
     shard = Text()
     entry_id = Text()
     entry = Text()
