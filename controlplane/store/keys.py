@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import msgspec
@@ -34,7 +33,7 @@ class PostgresKeys:
     """API keys, as ``controlplane.core.ports.Keys`` says."""
 
     async def create(self, key: Key, hashed: str) -> Key:
-        """Commits a new key at version 1. Raises ``AlreadyExistsError``, ``NotFoundError``, ``StoreUnavailableError``."""
+        """Commits a new key at version 1. Raises ``AlreadyExistsError``, ``NotFoundError``."""
         created = msgspec.structs.replace(key, version=1)
         try:
             async with engine.transaction() as connection:
@@ -72,17 +71,17 @@ class PostgresKeys:
     async def change(self, reference: str, change: Callable[[Key, dt.datetime], Key]) -> Key:
         """Locks, applies, commits with the next version. Raises ``NotFoundError`` and what ``change`` raises."""
         async with engine.transaction() as connection:
-            current = _found(await _fetch(connection, reference, " FOR UPDATE OF k"), reference)
+            current = _found(await _fetch(connection, reference, " FOR UPDATE OF k, l"), reference)
             changed = change(current, await connection.fetchval("SELECT now()"))
             return current if changed == current else await _update(connection, changed)
 
     async def rotate(
         self, reference: str, hashed: str, rotation: Callable[[Key, dt.datetime], tuple[Key, Key]]
     ) -> tuple[Key, Key]:
-        """Commits successor and predecessor at once. Raises ``NotFoundError``, ``AlreadyExistsError``, as ``rotation``."""
+        """Commits successor and predecessor at once. Raises ``NotFoundError``, ``AlreadyExistsError``."""
         try:
             async with engine.transaction() as connection:
-                current = _found(await _fetch(connection, reference, " FOR UPDATE OF k"), reference)
+                current = _found(await _fetch(connection, reference, " FOR UPDATE OF k, l"), reference)
                 successor, replaced = rotation(current, await connection.fetchval("SELECT now()"))
                 successor = msgspec.structs.replace(successor, version=1)
                 await _insert(connection, successor, hashed)
@@ -144,7 +143,7 @@ async def _update(connection: engine.Connection, key: Key) -> Key:
         key.prompt_log,
         key.prompt_log_retention_days,
     )
-    await KeyLimits.update(limit_values(key.limits, key.grants)).where(KeyLimits.key_id == key_id)
+    await KeyLimits.update(**limit_values(key.limits, key.grants)).where(KeyLimits.key_id == key_id)
     await outbox.enqueue(connection, OutboxKind.KEY, key_id, version)
     return msgspec.structs.replace(key, version=version)
 
@@ -163,7 +162,7 @@ def _found(row: asyncpg.Record | None, reference: str) -> Key:
     return _key(row)
 
 
-def _key(row: Mapping[str, Any]) -> Key:
+def _key(row: asyncpg.Record) -> Key:
     limits, grants = limits_of(row)
     return Key(
         id=KeyId(str(row["id"])),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from typing import Any
+
+import asyncpg
 
 from controlplane.core.limits import LIMIT_FIELDS
 from shared.modelname import CanonicalName
@@ -23,7 +24,7 @@ def limit_values(limits: LimitsRecord, grants: GrantsRecord) -> dict[str, Any]:
     }
 
 
-def limits_of(row: Mapping[str, Any]) -> tuple[LimitsRecord, GrantsRecord]:
+def limits_of(row: asyncpg.Record) -> tuple[LimitsRecord, GrantsRecord]:
     """Limits and grants of a row."""
     models = row["allowed_models"]
     grants = GrantsRecord(

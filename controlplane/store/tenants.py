@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import msgspec
@@ -18,10 +17,10 @@ from controlplane.store.tables import OutboxKind, TenantLimits, Tenants
 from shared.keyspace import TenantId
 from shared.records import TenantState
 
-_SELECT = (
-    f"SELECT t.id, t.name, t.status, t.version, t.created_at, t.suspended_at, {', '.join(f'l.{c}' for c in LIMIT_COLUMNS)}"  # noqa: S608 - constants
-    " FROM gateway.tenants t JOIN gateway.tenant_limits l ON l.tenant_id = t.id"
+_COLUMNS = ", ".join(
+    (*("t.id", "t.name", "t.status", "t.version", "t.created_at", "t.suspended_at"), *(f"l.{c}" for c in LIMIT_COLUMNS))
 )
+_SELECT = f"SELECT {_COLUMNS} FROM gateway.tenants t JOIN gateway.tenant_limits l ON l.tenant_id = t.id"  # noqa: S608 - constants
 
 
 class PostgresTenants:
@@ -65,7 +64,7 @@ class PostgresTenants:
     async def change(self, reference: str, change: Callable[[Tenant, dt.datetime], Tenant]) -> Tenant:
         """Locks, applies, commits with the next version. Raises ``NotFoundError`` and what ``change`` raises."""
         async with engine.transaction() as connection:
-            current = _found(await _fetch(connection, reference, " FOR UPDATE OF t"), reference)
+            current = _found(await _fetch(connection, reference, " FOR UPDATE OF t, l"), reference)
             changed = change(current, await connection.fetchval("SELECT now()"))
             if changed == current:
                 return current
@@ -77,7 +76,7 @@ class PostgresTenants:
                 changed.state.value,
                 changed.suspended_at,
             )
-            await TenantLimits.update(limit_values(changed.limits, changed.grants)).where(
+            await TenantLimits.update(**limit_values(changed.limits, changed.grants)).where(
                 TenantLimits.tenant_id == tenant_id
             )
             await outbox.enqueue(connection, OutboxKind.TENANT, tenant_id, version)
@@ -106,7 +105,7 @@ def _found(row: asyncpg.Record | None, reference: str) -> Tenant:
     return _tenant(row)
 
 
-def _tenant(row: Mapping[str, Any]) -> Tenant:
+def _tenant(row: asyncpg.Record) -> Tenant:
     limits, grants = limits_of(row)
     return Tenant(
         id=TenantId(str(row["id"])),
