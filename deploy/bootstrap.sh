@@ -56,4 +56,43 @@ find_uv() {
     works_as_uv "$UV"
 }
 
-find_uv
+# Prints the first Python on PATH of the version in .python-version, or with "newer" of any later one.
+python_on_path() {
+    local python
+    for python in $(type -aP python3.12 python3.13 python3.14 python3 python | sort -u); do
+        "$python" - "$(cat .python-version)" "${1:-same}" 2>/dev/null <<'CODE' && return 0
+import sys
+wanted = tuple(int(part) for part in sys.argv[1].split("."))
+found = sys.version_info[: len(wanted)]
+if not (found > wanted if sys.argv[2] == "newer" else found == wanted):
+    sys.exit(1)
+print(sys.executable)
+CODE
+    done
+    return 1
+}
+
+# Makes sure that uv finds a Python: that of .python-version, downloaded if need be, else a newer one. uv by itself gives up
+# at a shim that exists and fails.
+find_python() {
+    "$UV" python find --no-python-downloads >/dev/null 2>&1 && return 0
+    if UV_PYTHON=$(python_on_path); then
+        export UV_PYTHON
+        return 0
+    fi
+    unset UV_PYTHON
+    echo "Downloading Python $(cat .python-version) …" >&2
+    if "$UV" python install --quiet --managed-python 2>/dev/null; then
+        export UV_PYTHON_PREFERENCE=only-managed
+        return 0
+    fi
+    if UV_PYTHON=$(python_on_path newer); then
+        echo "It cannot be downloaded; using $UV_PYTHON instead." >&2
+        export UV_PYTHON
+        return 0
+    fi
+    echo "error: no Python $(cat .python-version) or newer on this machine, and none can be downloaded." >&2
+    return 1
+}
+
+find_uv && find_python

@@ -5,12 +5,12 @@ import shlex
 from http import HTTPStatus
 
 import grpc
-from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 
 from deploy.local.errors import StackError
 from deploy.local.programs import Program
 from deploy.local.readiness import bearer, channel_to, get
 from deploy.local.waiting import Pause, wait_until
+from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 
 TENANT = "demo"
 RPC_TIMEOUT_S = 10.0

@@ -13,6 +13,8 @@ import psutil
 
 LEASH = Path(__file__).with_name("leash.py")
 TAIL_BYTES = 16_384
+# The last two are how some interpreters find their own libraries.
+PLAIN = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +103,7 @@ def end_leftover(pid: int, by: signal.Signals, *, is_ours: Callable[[psutil.Proc
 
 def plain_environment(source: Mapping[str, str]) -> dict[str, str]:
     """The few variables of `source` that every child gets; all others stay out."""
-    return {name: source[name] for name in ("PATH", "HOME", "LANG", "TZ") if name in source}
+    return {name: source[name] for name in PLAIN if name in source}
 
 
 def tail(log: Path, *, lines: int = 15) -> str:

@@ -79,7 +79,8 @@ class Planner:
     def mock(self) -> Program:
         """The mock Ollama, with a fixed port so that its address survives a restart."""
         port = self._ports.assign(MOCK)
-        arguments = ("-m", "deploy.mock_ollama", "--host", HOST, "--port", str(port), "--name", MOCK_NAME)
+        ports = ("--port", str(port), "--control-port", str(self._ports.assign(f"{MOCK}-control")))
+        arguments = ("-m", "deploy.mock_ollama", "--host", HOST, *ports, "--name", MOCK_NAME)
         environment = plain_environment(os.environ)
         return Program(role=MOCK, number=1, command=(*PYTHON, *arguments), environment=environment, port=port)
 

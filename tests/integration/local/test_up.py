@@ -7,7 +7,6 @@ import socket
 import stat
 import subprocess
 import sys
-import urllib.request
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,55 +16,23 @@ import pytest
 
 from deploy.local.state import StateFolder
 from deploy.local.waiting import wait_until
+from tests.integration.local.foreground import Foreground, answer, is_gone
 
-PLANES = Path(__file__).parent / "planes"
 ALL_ROLES = ("up", "dataplane", "dataplane_main", "controlplane", "postgres", "redis")
-
-
-class Up:
-    """A running `up --json`."""
-
-    def __init__(self, state: Path, *arguments: str, fault: str = "") -> None:
-        settings = ("--set", f"PYTHONPATH={PLANES}", "--set", f"FAKE_FAULT={fault}")
-        command = (sys.executable, "-m", "deploy.local", "up", "--state", str(state), "--json", *settings, *arguments)
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def ready(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, self.process.communicate()[1]
-        return dict(json.loads(line))
-
-    def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str, str]:
-        self.process.send_signal(number)
-        output, errors = self.process.communicate(timeout=30)
-        return self.process.returncode, output, errors
 
 
 @pytest.fixture
 def start(tmp_path):
     running = []
 
-    def make(*arguments: str, fault: str = "") -> Up:
-        up = Up(tmp_path / "state", *arguments, fault=fault)
+    def make(*arguments: str, fault: str = "") -> Foreground:
+        up = Foreground("up", tmp_path / "state", "--json", *arguments, fault=fault)
         running.append(up)
         return up
 
     yield make
     for up in running:
         up.end()
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
-def answer(url: str) -> dict[str, Any]:
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/readyz", timeout=2) as reply:
-        return dict(json.load(reply))
 
 
 def answers(url: str) -> bool:

@@ -11,7 +11,9 @@ import sys
 
 class Ready(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = json.dumps({"pid": os.getpid(), "environment": dict(os.environ)}).encode()
+        body = json.dumps(
+            {"pid": os.getpid(), "environment": dict(os.environ), "data": [{"id": "embedder"}, {"id": "chatter"}]}
+        ).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
