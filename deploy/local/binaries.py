@@ -7,11 +7,11 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.local.errors import StackError
+from deploy.local.processes import run
 
 MINIMUM_POSTGRES = 15
 MINIMUM_REDIS = (7, 0)
@@ -106,7 +106,7 @@ def _checked_redis(server: Path) -> Path:
 
 
 def _version_line(program: Path) -> str:
-    try:
-        return subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=20).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise StackError(f"{program} does not start: {error}") from None
+    status, output = run([str(program), "--version"])
+    if status != 0:
+        raise StackError(f"{program} does not start: {output.strip()}")
+    return output

@@ -10,12 +10,11 @@ import contextlib
 import hashlib
 import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.local.errors import StackError
-from deploy.local.processes import MYSELF, RunAs
+from deploy.local.processes import MYSELF, RunAs, run
 
 NOBODY = 65534
 NAMESPACE = RunAs(prefix=("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--"))
@@ -103,17 +102,4 @@ def _reachable(programs: Path, place: Path, run_as: RunAs) -> Path:
 
 
 def _works(run_as: RunAs, command: list[str]) -> bool:
-    try:
-        done = subprocess.run(
-            [*run_as.prefix, *command],
-            user=run_as.uid,
-            group=run_as.uid,
-            extra_groups=None if run_as.uid is None else [],
-            cwd="/",
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
+    return run(command, run_as=run_as)[0] == 0

@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         if os.getppid() != parent_pid:  # it ended before the kernel knew
             return EXIT_ORPHAN
     try:
-        os.execvp(command[0], command)  # noqa: S606 - a shell is what this avoids
+        os.execvp(command[0], command)  # noqa: S606 # nosec B606 - a shell is what this avoids
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
     return EXIT_CANNOT_START

@@ -1,7 +1,7 @@
 """Ports on loopback: find free ones, and remember which name had which, so that addresses survive a restart."""
 
 import json
-import random
+import secrets
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def is_free(port: int) -> bool:
 
 def free_port() -> int:
     """A free port, chosen at random so that stacks starting at the same time rarely meet."""
-    for port in random.sample(POOL, len(POOL)):
+    for port in secrets.SystemRandom().sample(POOL, len(POOL)):
         if is_free(port):
             return port
     raise StackError(f"no free port from {POOL.start} to {POOL.stop - 1}")

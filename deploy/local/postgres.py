@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +24,13 @@ from deploy.local.errors import StackError
 from deploy.local.identity import Home
 from deploy.local.ports import HOST, free_port
 from deploy.local.processes import (
+    Child,
     RunAs,
     end,
     end_leftover,
     leashed,
     plain_environment,
+    run,
     spawn,
     tail,
     write_command,
@@ -70,7 +71,7 @@ class Postgres:
         self._secrets = secrets or Secrets(self.folder / "secrets.json")
         self._settings = dict(settings or {}) | ({} if fsync else {"fsync": "off", "full_page_writes": "off"})
         self._run_as = run_as
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def __repr__(self) -> str:
         return f"Postgres({self.folder}, port={self.port}, {'running' if self.is_running else 'stopped'})"
@@ -204,20 +205,10 @@ class Postgres:
 
 def _run(home: Home, command: list[str], standard_input: str = "") -> str:
     """Run one of Postgres's programs to its end and return what it said. Raises StackError when it fails."""
-    done = subprocess.run(
-        leashed(command, run_as=home.run_as),
-        input=standard_input,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=plain_environment(os.environ),
-        cwd="/",
-        start_new_session=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise StackError(f"{Path(command[0]).name} failed:\n{done.stdout.strip()}")
-    return done.stdout
+    status, output = run(command, standard_input=standard_input, run_as=home.run_as)
+    if status != 0:
+        raise StackError(f"{Path(command[0]).name} failed:\n{output.strip()}")
+    return output
 
 
 def _check_major(home: Home) -> None:

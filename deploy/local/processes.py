@@ -3,7 +3,7 @@
 import os
 import shlex
 import signal
-import subprocess
+import subprocess  # nosec B404 - starting programs is what this module is for; all others start them through it
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,13 @@ import psutil
 
 LEASH = Path(__file__).with_name("leash.py")
 TAIL_BYTES = 16_384
+RUN_TIMEOUT_S = 120.0
+CANNOT_START = 127
 # The last two are how some interpreters find their own libraries.
 PLAIN = ("PATH", "HOME", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+type Child = subprocess.Popen[bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +57,7 @@ def spawn(
     death_signal: signal.Signals = signal.SIGKILL,
     run_as: RunAs = MYSELF,
     cwd: Path | None = None,
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Start a command with stdout and stderr appended to `log` (mode 0600).
 
     It gets a session of its own, so that Ctrl-C reaches only its parent, which then stops everything in order.
@@ -60,7 +65,7 @@ def spawn(
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        return subprocess.Popen(
+        return subprocess.Popen(  # nosec B603 - a list of words, never a shell
             leashed(command, death_signal=death_signal, run_as=run_as),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -73,7 +78,30 @@ def spawn(
         os.close(output)
 
 
-def end(process: subprocess.Popen[bytes], by: signal.Signals, *, timeout_s: float) -> None:
+def run(command: Sequence[str], *, standard_input: str = "", run_as: RunAs = MYSELF) -> tuple[int, str]:
+    """Run a command to its end: its exit status and what it said. Status 127 means that it could not be started."""
+    try:
+        done = subprocess.run(  # nosec B603 - a list of words, never a shell
+            leashed(command, run_as=run_as),
+            input=standard_input,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=plain_environment(os.environ),
+            cwd="/",
+            start_new_session=True,
+            timeout=RUN_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        return CANNOT_START, f"{command[0]}: {error.strerror}"
+    except subprocess.TimeoutExpired:
+        return CANNOT_START, f"{command[0]} did not end within {RUN_TIMEOUT_S:g} s"
+    return done.returncode, done.stdout
+
+
+def end(process: Child, by: signal.Signals, *, timeout_s: float) -> None:
     """Signal a child and wait for its end; after `timeout_s` seconds kill it. Harmless when it has ended already."""
     if process.poll() is None:
         process.send_signal(by)

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from deploy.local import binaries
 from deploy.local.errors import StackError
 from deploy.local.ports import HOST, free_port
 from deploy.local.processes import (
+    Child,
     end,
     end_leftover,
     plain_environment,
@@ -61,7 +61,7 @@ class Redis:
         self._data = self.folder / "redis"
         self._secrets = secrets or Secrets(self.folder / "secrets.json")
         self._settings = dict(settings or {})
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def __repr__(self) -> str:
         return f"Redis({self.folder}, port={self.port}, {'running' if self.is_running else 'stopped'})"

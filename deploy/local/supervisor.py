@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from deploy.local.errors import EXIT_CONFIGURATION, ConfigurationError, StackError
-from deploy.local.processes import end_leftover, spawn, tail, write_private
+from deploy.local.processes import Child, end_leftover, spawn, tail, write_private
 from deploy.local.programs import Program
 
 FIRST_DELAY_S = 0.1
@@ -99,9 +98,7 @@ class Running:
 
     def _start(self) -> None:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
-        self._process: subprocess.Popen[bytes] = spawn(
-            self.program.command, log=self.log, environment=self.program.environment
-        )
+        self._process: Child = spawn(self.program.command, log=self.log, environment=self.program.environment)
         self._started_at = time.monotonic()
         self._due_at = None
 
