@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.values import (
     Arrival,
@@ -21,11 +22,10 @@ from dataplane.values import (
     Lease,
     Principal,
     RequestId,
-    Settlement,
     Usage,
 )
 from shared.modelname import CanonicalName
-from shared.records import ModelRecord
+from shared.records import ModelRecord, UsageEvent
 
 Batch = Sequence[Record] | EmbedReply
 
@@ -73,15 +73,18 @@ class Keys(Protocol):
 class Failures(Protocol):
     """Failed authentications by address block, across the fleet."""
 
-    async def record(self, client_ip: str) -> bool:
-        """Counts a failure; True when the block is over its limit. Never raises: a failure is refused anyway."""
+    async def record(self, client_ip: str) -> int | None:
+        """Counts a failure. Gives the seconds until the block's window ends when it is over its limit, else None.
+
+        Never raises: a failure is refused anyway.
+        """
         ...
 
 
 class Leases(Protocol):
-    """Admission and settlement in Redis, one script each."""
+    """Admission in Redis, one script each."""
 
-    async def acquire(self, principal: Principal, request_id: RequestId, inference: InferenceRequest) -> Lease:
+    async def acquire(self, principal: Principal, request_id: RequestId) -> Lease:
         """Takes a slot of the key and one of the tenant, or nothing.
 
         Raises ``StalePrincipalError`` when a newer version is live, ``AuthenticationError`` for a key or tenant that
@@ -93,12 +96,36 @@ class Leases(Protocol):
         """The same checks without a lease: for listings and refusals. Raises as ``acquire`` does."""
         ...
 
-    async def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
-        """Returns the slots and appends the usage event; idempotent by lease id. Raises ``CannotCheckError``."""
+
+class Settlements(Protocol):
+    """What requests leave behind; owned by the worker. Both return at once and survive the request's cancellation."""
+
+    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
+        """Returns the slots of a lease and appends its usage event, once."""
         ...
 
-    async def append(self, principal: Principal, event: bytes) -> None:
-        """Appends a usage event that has no lease (a listing, counted refusals). Raises ``CannotCheckError``."""
+    def append(self, principal: Principal, event: bytes) -> None:
+        """Appends a usage event that has no lease."""
+        ...
+
+
+class Refusals(Protocol):
+    """Collapses the refusals of one key."""
+
+    def add(self, principal: Principal, event: UsageEvent) -> None:
+        """Takes a refusal for the audit; repetitions are counted into one event. Returns at once."""
+        ...
+
+
+class Renewals(Protocol):
+    """Keeps leases alive while their requests run."""
+
+    def hold(self, lease: Lease, principal: Principal, interrupt: Interrupt) -> None:
+        """Renews a lease from now on, and fires the interrupt with ``LeaseLostError`` when it is lost."""
+        ...
+
+    def release(self, lease: Lease) -> None:
+        """Stops renewing it."""
         ...
 
 
@@ -203,13 +230,3 @@ class AttemptError(Exception):
         self.model_missing = model_missing
         self.status = status
         self.timed_out = timed_out
-
-
-class Settler(Protocol):
-    """Takes over a lease at its end; owned by the worker, not by the request."""
-
-    def settle(
-        self, lease: Lease, principal: Principal, arrival: Arrival, inference: InferenceRequest, end: Settlement
-    ) -> None:
-        """Starts the settlement and returns at once; it survives the request's cancellation."""
-        ...

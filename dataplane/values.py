@@ -14,7 +14,7 @@ import msgspec
 from dataplane.native import Body, EmbedReply, Record
 from shared.keyspace import KeyId, LeaseId, Shard, TenantId
 from shared.modelname import CanonicalName
-from shared.records import ModelRecord, Outcome, Provenance
+from shared.records import ModelRecord, Provenance
 
 RequestId = NewType("RequestId", str)
 
@@ -158,19 +158,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     provenance: Provenance
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request ended."""
-
-    outcome: Outcome
-    status: int
-    usage: Usage
-    backend: str = ""
-    ttft_ms: int | None = None
-    duration_ms: int = 0
-    prompt: str | None = None
-    reply: str | None = None
 
 
 Upstream = Record | EmbedReply

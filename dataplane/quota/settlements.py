@@ -1,0 +1,156 @@
+"""Settlements: what a request leaves behind when it is over, owned by the worker and not by the request.
+
+A settlement is sent in the same turn of the event loop in which it is handed over; nobody waits for it, so no
+cancellation can reach it. What Redis did not acknowledge waits in a ring and is sent again until it did. The ring only
+fills while Redis is away; once it holds ``capacity`` settlements nothing more is admitted, so that it outgrows that by
+no more than the requests that were in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dataplane.errors import CannotCheckError
+from dataplane.quota.calls import Calls
+from dataplane.quota.link import Link
+from dataplane.quota.scripts import Call
+from dataplane.values import Lease, Principal
+from shared import logs
+from shared.backoff import Backoff
+from shared.keyspace import Shard
+
+_ACKNOWLEDGED = frozenset({b"settled", b"again", b"charged", b"appended"})
+_RETRIES_AT_ONCE = 64
+
+log = logs.get(__name__)
+
+
+@dataclass(slots=True)
+class SettlementCounts:
+    """What has happened since the worker started, for its metrics."""
+
+    acknowledged: int = 0
+    repeated: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class _Settlement:
+    shard: Shard
+    # Packs the call for the server that is there when it is sent.
+    pack: Callable[[bytes], Call]
+
+
+class Settlements:
+    """Implements ``ports.Settlements``; ``run`` repeats what Redis did not acknowledge."""
+
+    def __init__(self, *, link: Link, calls: Calls, capacity: int) -> None:
+        self._link = link
+        self._calls = calls
+        self._capacity = capacity
+        self.counts = SettlementCounts()
+        self._waiting: deque[_Settlement] = deque()
+        self._in_flight = 0
+        self._arrived = asyncio.Event()
+        self._acknowledged = asyncio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the ring holds as many settlements as it may."""
+        return len(self._waiting) >= self._capacity
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether settlements wait because Redis did not take them."""
+        return bool(self._waiting)
+
+    @property
+    def unsettled(self) -> int:
+        """Settlements that Redis has not acknowledged."""
+        return len(self._waiting) + self._in_flight
+
+    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
+        """Closes a lease with its usage event. Returns at once and never raises."""
+        calls = self._calls.of(principal)
+        self._start(_Settlement(lease.shard, lambda incarnation: calls.settle(incarnation, lease.lease_id, event)))
+
+    def append(self, principal: Principal, event: bytes) -> None:
+        """Appends a usage event that has no lease. Returns at once and never raises."""
+        calls = self._calls.of(principal)
+        self._start(_Settlement(principal.shard, lambda incarnation: calls.append(incarnation, event)))
+
+    async def run(self) -> None:
+        """Sends what waits again, in order, until it is cancelled."""
+        backoff = Backoff(first_s=0.1, last_s=1.0)
+        while True:
+            while not self._waiting:
+                self._arrived.clear()
+                await self._arrived.wait()
+            if await self._repeat():
+                backoff.reset()
+            else:
+                await asyncio.sleep(backoff.next_s())
+
+    async def drained(self, timeout_s: float) -> int:
+        """Waits until everything is acknowledged, at most ``timeout_s``; gives how many settlements are not.
+
+        ``run`` must still be running. Those left over are lost with the process.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.unsettled:
+                    self._acknowledged.clear()
+                    await self._acknowledged.wait()
+        if self.unsettled:
+            log.error("settlements_lost", count=self.unsettled)
+        return self.unsettled
+
+    def _start(self, settlement: _Settlement) -> None:
+        try:
+            call = settlement.pack(self._link.incarnation(settlement.shard))
+            future = self._link.submit(settlement.shard, call)
+        except CannotCheckError:
+            self._wait(settlement)
+            return
+        self._in_flight += 1
+
+        def ended(future: asyncio.Future[Any]) -> None:
+            self._in_flight -= 1
+            if future.cancelled() or future.exception() is not None or future.result() not in _ACKNOWLEDGED:
+                self._wait(settlement)
+            else:
+                self.counts.acknowledged += 1
+                self._acknowledged.set()
+
+        future.add_done_callback(ended)
+
+    def _wait(self, settlement: _Settlement) -> None:
+        self._waiting.append(settlement)
+        self._arrived.set()
+
+    async def _repeat(self) -> bool:
+        """Sends the oldest settlements once more, several at once; False when Redis did not take one."""
+        batch = [self._waiting[index] for index in range(min(_RETRIES_AT_ONCE, len(self._waiting)))]
+        taken = await asyncio.gather(*(self._sent(settlement) for settlement in batch))
+        for settlement, done in zip(batch, taken, strict=True):
+            self._waiting.popleft()
+            if not done:
+                self._waiting.append(settlement)
+        self.counts.repeated += len(batch)
+        self.counts.acknowledged += sum(taken)
+        self._acknowledged.set()
+        return all(taken)
+
+    async def _sent(self, settlement: _Settlement) -> bool:
+        try:
+            call = settlement.pack(self._link.incarnation(settlement.shard))
+            return await self._link.call(settlement.shard, call) in _ACKNOWLEDGED
+        except CannotCheckError:
+            return False
+
+    def __repr__(self) -> str:
+        return f"Settlements(waiting={len(self._waiting)}, in_flight={self._in_flight})"

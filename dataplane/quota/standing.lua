@@ -1,0 +1,49 @@
+#!lua
+-- Included by `acquire` and `check`, never run alone: may this key of this tenant do anything now?
+--
+-- KEYS  1 fence   2 live   3 usage
+-- ARGV  1 incarnation of the server that the caller talks to, `run id:replication id:`
+--       2 key scope   3 tenant scope   4 version of the key   5 version of the tenant, both as the caller knows them
+--       6 expiry of the key in ms of Unix time, 0 for never   7 most usage events that may wait
+--
+-- `standing(now_ms)` writes nothing and gives nil when nothing stands in the way, else the decision:
+--   unfenced         the shard holds no state that was rebuilt for this server
+--   missing          the live version of the key or the tenant is not there
+--   key_refused, tenant_refused
+--   stale            a newer version is live: the caller reads the record again
+--   expired          the key's time is over
+--   backlog          too many usage events wait for the ledger
+
+local function standing(now_ms)
+  local fence = redis.call('GET', KEYS[1])
+  if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
+    return 'unfenced'
+  end
+  local versions = redis.call('HMGET', KEYS[2], ARGV[2], ARGV[3])
+  local key_version, tenant_version = tonumber(versions[1]), tonumber(versions[2])
+  if not key_version or not tenant_version then
+    return 'missing'
+  end
+  if key_version < 0 then
+    return 'key_refused'
+  end
+  if tenant_version < 0 then
+    return 'tenant_refused'
+  end
+  if key_version > tonumber(ARGV[4]) or tenant_version > tonumber(ARGV[5]) then
+    return 'stale'
+  end
+  local expires_at_ms = tonumber(ARGV[6])
+  if expires_at_ms > 0 and expires_at_ms <= now_ms then
+    return 'expired'
+  end
+  if redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[7]) then
+    return 'backlog'
+  end
+  return nil
+end
+
+local function server_time_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end

@@ -1,0 +1,235 @@
+"""What a request leaves behind: one usage event, and its lease returned, exactly once, however it ended.
+
+``OpenLease`` is held for the whole of a request. Its methods are synchronous and the first of them wins, so there is
+no moment at which a cancellation could lose or double a settlement; what they start belongs to the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from dataplane.errors import (
+    AuthenticationError,
+    CannotCheckError,
+    ClientClosedError,
+    ForbiddenError,
+    GatewayError,
+    LeaseLostError,
+    LimitExceededError,
+)
+from dataplane.interrupt import Interrupt
+from dataplane.ports import Meter, Refusals, Renewals, Settlements
+from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
+from shared import modelname, records
+from shared.clock import Clock
+from shared.records import Outcome, UsageEvent
+
+# Whether the meter has to keep what was answered, for the prompt log.
+MeterFactory = Callable[[InferenceRequest, bool], Meter]
+
+CLIENT_CLOSED_STATUS = 499
+_OK_STATUS = 200
+_INTERNAL_STATUS = 500
+_UNAVAILABLE_STATUS = 503
+_NOTHING = Usage(prompt_tokens=0, completion_tokens=0, provenance="counted")
+_encode_body = msgspec.json.Encoder().encode
+
+
+class Settle:
+    """The last stage."""
+
+    def __init__(
+        self,
+        *,
+        settlements: Settlements,
+        refusals: Refusals,
+        renewals: Renewals,
+        meter: MeterFactory,
+        clock: Clock,
+    ) -> None:
+        self._settlements = settlements
+        self._refusals = refusals
+        self._renewals = renewals
+        self._meter = meter
+        self._clock = clock
+
+    def holding(
+        self, lease: Lease, principal: Principal, arrival: Arrival, inference: InferenceRequest, interrupt: Interrupt
+    ) -> OpenLease:
+        """Takes charge of a lease until the end of the ``with`` block."""
+        return OpenLease(
+            lease=lease,
+            principal=principal,
+            arrival=arrival,
+            inference=inference,
+            interrupt=interrupt,
+            meter=self._meter(inference, principal.prompt_log_days is not None),
+            settlements=self._settlements,
+            renewals=self._renewals,
+            clock=self._clock,
+        )
+
+    def refused(self, principal: Principal, arrival: Arrival, error: GatewayError, *, status: int) -> None:
+        """An authenticated request was refused; repetitions may be counted into one row."""
+        self._refusals.add(principal, self._leaseless(principal, arrival, "refused", status, _refusal_of(error)))
+
+    def listed(self, principal: Principal, arrival: Arrival) -> None:
+        """A request that needs no lease was answered."""
+        event = self._leaseless(principal, arrival, "completed", _OK_STATUS, "")
+        self._settlements.append(principal, records.encode(event))
+
+    def _leaseless(
+        self, principal: Principal, arrival: Arrival, outcome: Outcome, status: int, refusal: str
+    ) -> UsageEvent:
+        return UsageEvent(
+            event_id=arrival.request_id,
+            request_id=arrival.request_id,
+            tenant_id=principal.tenant_id,
+            key_id=principal.key_id,
+            # Nothing is charged, so the day only has to agree with ``created_at_ms``.
+            day=time.strftime("%Y%m%d", time.gmtime(arrival.created_at_ms / 1000)),
+            created_at_ms=arrival.created_at_ms,
+            dialect=arrival.dialect,
+            endpoint=arrival.endpoint,
+            outcome=outcome,
+            status=status,
+            duration_ms=_milliseconds(self._clock.monotonic() - arrival.started_s),
+            client_ip=arrival.client_ip,
+            refusal=refusal,
+        )
+
+    def __repr__(self) -> str:
+        return f"Settle({self._settlements!r})"
+
+
+class OpenLease:
+    """A lease in use. Leaving the block without ``completed`` or ``failed`` settles it as what it looks like."""
+
+    def __init__(
+        self,
+        *,
+        lease: Lease,
+        principal: Principal,
+        arrival: Arrival,
+        inference: InferenceRequest,
+        interrupt: Interrupt,
+        meter: Meter,
+        settlements: Settlements,
+        renewals: Renewals,
+        clock: Clock,
+    ) -> None:
+        self.meter = meter
+        self._lease = lease
+        self._principal = principal
+        self._arrival = arrival
+        self._inference = inference
+        self._interrupt = interrupt
+        self._settlements = settlements
+        self._renewals = renewals
+        self._clock = clock
+        self._backend = ""
+        self._settled = False
+
+    def answered_by(self, backend: str) -> None:
+        """The first record has arrived, from this backend."""
+        self._backend = backend
+
+    def completed(self) -> None:
+        """The final record has been seen."""
+        self._settle("completed", _OK_STATUS)
+
+    def failed(self, error: GatewayError, *, status: int) -> None:
+        """The request ended with an error; ``status`` is what it would be answered with."""
+        self._settle(_outcome_of(error), status)
+
+    def __enter__(self) -> Self:
+        self._renewals.hold(self._lease, self._principal, self._interrupt)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._settled:
+            return
+        reason = self._interrupt.reason
+        if error is None and self.meter.complete:
+            self.completed()
+        elif reason is not None:
+            is_gone = isinstance(reason, ClientClosedError)
+            self._settle(_outcome_of(reason), CLIENT_CLOSED_STATUS if is_gone else _UNAVAILABLE_STATUS)
+        elif isinstance(error, asyncio.CancelledError):
+            # Nobody but the worker itself cancels without a reason: it is going down.
+            self._settle("cut", _UNAVAILABLE_STATUS)
+        else:
+            self._settle("crashed", _INTERNAL_STATUS)
+
+    def _settle(self, outcome: Outcome, status: int) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        self._renewals.release(self._lease)
+        self._settlements.settle(self._lease, self._principal, records.encode(self._event(outcome, status)))
+
+    def _event(self, outcome: Outcome, status: int) -> UsageEvent:
+        principal, arrival, meter = self._principal, self._arrival, self.meter
+        # What no backend answered costs nothing, unless it was the client who did not wait for it.
+        is_charged = self._backend or outcome == "client_closed"
+        usage = meter.usage() if is_charged else _NOTHING
+        keeps_text = principal.prompt_log_days is not None
+        return UsageEvent(
+            event_id=self._lease.lease_id,
+            request_id=arrival.request_id,
+            tenant_id=principal.tenant_id,
+            key_id=principal.key_id,
+            day=self._lease.day,
+            created_at_ms=arrival.created_at_ms,
+            dialect=arrival.dialect,
+            endpoint=arrival.endpoint,
+            outcome=outcome,
+            status=status,
+            model=modelname.display(self._inference.canonical),
+            backend=self._backend,
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            provenance=usage.provenance,
+            duration_ms=_milliseconds(self._clock.monotonic() - arrival.started_s),
+            ttft_ms=meter.ttft_ms,
+            client_ip=arrival.client_ip,
+            prompt_log_days=principal.prompt_log_days,
+            prompt=_encode_body(self._inference.body).decode() if keeps_text else None,
+            reply=meter.reply_text if keeps_text else None,
+        )
+
+    def __repr__(self) -> str:
+        return f"OpenLease({self._lease.lease_id}, settled={self._settled})"
+
+
+def _outcome_of(error: GatewayError) -> Outcome:
+    if isinstance(error, ClientClosedError):
+        return "client_closed"
+    if isinstance(error, LeaseLostError):
+        return "cut"
+    return "refused" if isinstance(error, CannotCheckError) else "upstream_failed"
+
+
+def _refusal_of(error: GatewayError) -> str:
+    """The audit's word for a refusal, of a fixed list of ours."""
+    match error:
+        case AuthenticationError():
+            return error.failure
+        case ForbiddenError():
+            return error.reason
+        case LimitExceededError():
+            return error.limit
+        case _:
+            return error.code
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
