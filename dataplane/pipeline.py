@@ -7,9 +7,10 @@ ports, values and errors; knows nothing of HTTP servers, dialects or Redis.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 
-from dataplane.errors import GatewayError
+from dataplane.errors import AuthenticationError, ClientClosedError, GatewayError, RequestError
 from dataplane.interrupt import Interrupt
 from dataplane.ports import Batch, Exchange, Reply
 from dataplane.stages.admit import Admit
@@ -17,7 +18,7 @@ from dataplane.stages.authenticate import Authenticate
 from dataplane.stages.relay import Relay
 from dataplane.stages.route import Route
 from dataplane.stages.settle import OpenLease, Settle
-from dataplane.values import Arrival, Principal
+from dataplane.values import InferenceRequest, Principal
 
 
 class Pipeline:
@@ -48,10 +49,14 @@ class Pipeline:
         principal = await self._authenticate(exchange.credentials)
         arrival = exchange.arrival
         try:
-            inference = await exchange.inference()
+            inference = await self._read(principal, exchange)
             principal, lease = await self._admit(principal, arrival.request_id, inference)
         except GatewayError as refusal:
-            self._settle.refused(principal, arrival, refusal, status=self._status_of(refusal))
+            raise await self._refusal(principal, exchange, refusal) from None
+        except asyncio.CancelledError:
+            # Whoever leaves before admission leaves a row all the same.
+            left = interrupt.reason or ClientClosedError()
+            self._settle.refused(principal, arrival, left, status=self._status_of(left))
             raise
         with self._settle.holding(lease, principal, arrival, inference, interrupt) as held:
             try:
@@ -63,26 +68,45 @@ class Pipeline:
                 held.failed(error, status=self._status_of(error))
                 raise
 
-    async def listed(self, exchange: Exchange) -> Principal:
-        """Authenticates and checks a request that takes no lease (listings); it is audited like any other."""
+    async def list_models(self, exchange: Exchange, answer: Callable[[Principal], Awaitable[bytes]]) -> bytes:
+        """One request that takes no lease (a listing): authenticated, checked and audited like any other."""
         principal = await self._checked(exchange)
+        try:
+            body = await answer(principal)
+        except GatewayError as refusal:
+            raise await self._refusal(principal, exchange, refusal) from None
         self._settle.listed(principal, exchange.arrival)
-        return principal
+        return body
 
     async def refuse(self, exchange: Exchange, refusal: GatewayError) -> None:
         """Authenticates and checks a request to a route that answers nobody, then raises ``refusal``."""
         principal = await self._checked(exchange)
-        self._settle.refused(principal, exchange.arrival, refusal, status=self._status_of(refusal))
-        raise refusal
+        raise await self._refusal(principal, exchange, refusal)
+
+    async def _read(self, principal: Principal, exchange: Exchange) -> InferenceRequest:
+        try:
+            return await exchange.inference()
+        except RequestError:
+            # Also this answer is for keys that are live now, and for nobody while that cannot be checked.
+            await self._admit.check(principal)
+            raise
 
     async def _checked(self, exchange: Exchange) -> Principal:
         principal = await self._authenticate(exchange.credentials)
-        arrival: Arrival = exchange.arrival
         try:
             return await self._admit.check(principal)
         except GatewayError as refusal:
-            self._settle.refused(principal, arrival, refusal, status=self._status_of(refusal))
-            raise
+            raise await self._refusal(principal, exchange, refusal) from None
+
+    async def _refusal(self, principal: Principal, exchange: Exchange, refusal: GatewayError) -> GatewayError:
+        """What a refused request is answered with, once the refusal is written down.
+
+        A key that was revoked since it was last read is answered like one that never existed.
+        """
+        self._settle.refused(principal, exchange.arrival, refusal, status=self._status_of(refusal))
+        if isinstance(refusal, AuthenticationError):
+            return await self._authenticate.refusal(exchange.credentials, refusal)
+        return refusal
 
 
 async def _settling(reply: Reply, held: OpenLease) -> AsyncIterator[Batch]:

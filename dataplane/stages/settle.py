@@ -161,8 +161,10 @@ class OpenLease:
         if error is None and self.meter.complete:
             self.completed()
         elif reason is not None:
-            is_gone = isinstance(reason, ClientClosedError)
-            self._settle(_outcome_of(reason), CLIENT_CLOSED_STATUS if is_gone else _UNAVAILABLE_STATUS)
+            if isinstance(reason, ClientClosedError):
+                self._settle("client_closed", CLIENT_CLOSED_STATUS)
+            else:
+                self._settle("cut", _UNAVAILABLE_STATUS)
         elif isinstance(error, asyncio.CancelledError):
             # Nobody but the worker itself cancels without a reason: it is going down.
             self._settle("cut", _UNAVAILABLE_STATUS)
