@@ -118,6 +118,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     embedding_length: int = 0
     # Bytes of template and system prompt that the backend adds to a prompt.
     template_bytes: int = 0
+    # Good polls in a row that no longer listed it; it is removed at the third, so that a hiccup denies nobody.
+    missed_polls: int = 0
 
 
 class BackendModelsRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -78,7 +78,7 @@ async def _record_together(entries: Sequence[Entry], letters: Sequence[DeadLette
             inserted = await connection.fetchval(_RECORD, *_columns(rows), *_prompt_columns(rows))
         if letters:
             await connection.executemany(
-                "INSERT INTO control.dead_letters (shard, entry_id, raw, reason) VALUES ($1, $2, $3, $4) "
+                "INSERT INTO control.dead_letters (shard, entry_id, entry, reason) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT DO NOTHING",
                 [(letter.shard, letter.entry_id, letter.raw, letter.reason) for letter in letters],
             )

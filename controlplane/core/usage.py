@@ -1,0 +1,121 @@
+"""Usage events as the ledger takes them: read strictly, so that one bad event never stops the others. Pure rules."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+
+import msgspec
+
+from shared import records
+from shared.keyspace import Shard
+from shared.records import RecordError, UsageEvent
+
+MAX_ID_LENGTH = 200
+MAX_PROMPT_LOG_DAYS = 3650
+MAX_RAW_LENGTH = 16_384
+_MAX_COUNT = 2**53
+_MAX_INT32 = 2**31 - 1
+_MIN_DAY = dt.date(2000, 1, 1)
+_MAX_DAY = dt.date(2199, 12, 31)
+_MAX_MOMENT_MS = 7_258_118_400_000  # the year 2200
+
+_DECODER = records.decoder(UsageEvent)
+
+
+class UsageEventError(ValueError):
+    """An event that the ledger cannot take; its text says why, without quoting it."""
+
+
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A usage event whose values fit their columns."""
+
+    event: UsageEvent
+    day: dt.date
+    created_at: dt.datetime
+    tenant_id: uuid.UUID
+    key_id: uuid.UUID
+
+    @property
+    def expires_on(self) -> dt.date | None:
+        """The day on which its prompt is deleted; None when it has none to keep."""
+        kept = self.event.prompt is not None or self.event.reply is not None
+        days = self.event.prompt_log_days
+        return self.day + dt.timedelta(days=days) if kept and days is not None else None
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """An entry of a usage stream that is no event."""
+
+    shard: Shard
+    entry_id: str
+    # The entry as text, cut to 16 384 characters.
+    raw: str
+    reason: str
+
+
+def row_of(raw: bytes) -> UsageRow:
+    """The row of an event; raises ``UsageEventError``."""
+    try:
+        event = records.decode(_DECODER, raw)
+    except RecordError as fault:
+        raise UsageEventError("not a usage event") from fault
+    if not 1 <= len(event.event_id) <= MAX_ID_LENGTH or len(event.request_id) > MAX_ID_LENGTH:
+        raise UsageEventError("an id of the wrong length")
+    if "\0" in event.event_id:
+        raise UsageEventError("an id with a zero byte")
+    _check_numbers(event)
+    return UsageRow(
+        event=event,
+        day=_day(event.day),
+        created_at=dt.datetime.fromtimestamp(event.created_at_ms / 1000, dt.UTC),
+        tenant_id=_uuid(event.tenant_id),
+        key_id=_uuid(event.key_id),
+    )
+
+
+def dead_letter(shard: Shard, entry_id: str, raw: bytes | None, reason: str) -> DeadLetter:
+    """What is kept of an entry that is no event; ``raw`` is None for an entry without the field."""
+    text = (raw or b"").decode("utf-8", "backslashreplace")[:MAX_RAW_LENGTH]
+    return DeadLetter(shard=shard, entry_id=entry_id, raw=storable(text), reason=reason)
+
+
+def storable(text: str) -> str:
+    """The text without zero bytes, which JSON can say and Postgres cannot hold."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
+
+
+def _check_numbers(event: UsageEvent) -> None:
+    tokens = (event.prompt_tokens, event.completion_tokens)
+    if any(abs(count) > _MAX_COUNT for count in tokens):
+        raise UsageEventError("tokens out of range")
+    if event.outcome != "correction" and any(count < 0 for count in tokens):
+        raise UsageEventError("negative tokens")
+    durations = (event.duration_ms, event.ttft_ms or 0)
+    if any(not 0 <= duration <= _MAX_COUNT for duration in durations):
+        raise UsageEventError("a duration out of range")
+    if not 0 <= event.status <= 999 or not 1 <= event.occurrences <= _MAX_INT32:
+        raise UsageEventError("a number out of range")
+    if not 0 <= event.created_at_ms <= _MAX_MOMENT_MS:
+        raise UsageEventError("a moment out of range")
+    if event.prompt_log_days is not None and not 1 <= event.prompt_log_days <= MAX_PROMPT_LOG_DAYS:
+        raise UsageEventError("days out of range")
+
+
+def _day(text: str) -> dt.date:
+    try:
+        if len(text) != 8 or not text.isascii() or not text.isdigit():
+            raise ValueError
+        day = dt.date(int(text[:4]), int(text[4:6]), int(text[6:]))
+    except ValueError:
+        raise UsageEventError("not a day") from None
+    if not _MIN_DAY <= day <= _MAX_DAY:
+        raise UsageEventError("a day out of range")
+    return day
+
+
+def _uuid(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise UsageEventError("not an id") from None

@@ -1,0 +1,139 @@
+"""The usage streams as the drain consumes them: one consumer group, any number of consumers.
+
+An entry that was read belongs to its consumer until it is acknowledged; what a dead consumer held is claimed by another
+once it has been idle. Acknowledging also deletes: the stream holds exactly what the ledger does not have yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from controlplane.errors import RedisUnavailableError
+from controlplane.publish.connection import translated
+from shared import keyspace
+from shared.keyspace import USAGE_GROUP, Shard
+
+_HERE = Path(__file__).parent
+_FIELD = b"e"
+
+
+class StreamEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a usage stream; ``raw`` is None when it has no event."""
+
+    shard: Shard
+    entry_id: str
+    raw: bytes | None
+
+
+class UsageStreams:
+    """Reads, claims and acknowledges for one consumer.
+
+    ``redis`` comes from ``publish.connection``: it never tries twice and allows a blocking read its time. Every method
+    raises ``RedisUnavailableError``.
+    """
+
+    def __init__(self, redis: Redis, *, consumer: str, timeout_s: float = 2.0) -> None:
+        self._redis = redis
+        self._consumer = consumer
+        self._timeout_s = timeout_s
+        self._acknowledge = redis.register_script((_HERE / "acknowledge_usage.lua").read_text())
+        self._forget = redis.register_script((_HERE / "forget_consumers.lua").read_text())
+
+    async def read(self, shards: Sequence[Shard], *, count: int, block_s: float) -> list[StreamEntry]:
+        """New entries, at most ``count`` of each shard; waits up to ``block_s`` for the first.
+
+        Groups that are not there (a new deployment, a Redis that lost its data) are made.
+        """
+        try:
+            return await self._read(shards, count=count, block_s=block_s)
+        except _NoGroupError:
+            await self._make_groups(shards)
+        try:
+            return await self._read(shards, count=count, block_s=block_s)
+        except _NoGroupError as fault:
+            raise RedisUnavailableError("Redis lost its data again") from fault
+
+    async def claim(self, shard: Shard, *, idle_s: float, count: int) -> list[StreamEntry]:
+        """Entries that another consumer read at least ``idle_s`` ago and never acknowledged, now ours."""
+        arguments = [keyspace.usage(shard), USAGE_GROUP, self._consumer, round(idle_s * 1000), "0-0", "COUNT", count]
+        try:
+            with _translated():
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await self._redis.execute_command("XAUTOCLAIM", *arguments)
+        except _NoGroupError:
+            return []
+        return _entries(shard, answer[1])
+
+    async def acknowledge(self, shard: Shard, entry_ids: Sequence[str]) -> None:
+        """Takes recorded entries out of the stream and moves the shard's watermark."""
+        keys = [keyspace.usage(shard), keyspace.drained(shard)]
+        with contextlib.suppress(_NoGroupError), _translated():
+            async with asyncio.timeout(self._timeout_s):
+                await self._acknowledge(keys=keys, args=[USAGE_GROUP, *entry_ids])
+
+    async def forget_consumers(self, shard: Shard, *, idle_s: float) -> None:
+        """Removes consumers that have read nothing for ``idle_s`` and hold nothing."""
+        with contextlib.suppress(_NoGroupError), _translated():
+            async with asyncio.timeout(self._timeout_s):
+                await self._forget(keys=[keyspace.usage(shard)], args=[USAGE_GROUP, round(idle_s * 1000)])
+
+    async def _read(self, shards: Sequence[Shard], *, count: int, block_s: float) -> list[StreamEntry]:
+        by_key = {keyspace.usage(shard): shard for shard in shards}
+        command = ["XREADGROUP", "GROUP", USAGE_GROUP, self._consumer, "COUNT", count, "BLOCK", round(block_s * 1000)]
+        with _translated():
+            async with asyncio.timeout(block_s + self._timeout_s):
+                answer = await self._redis.execute_command(*command, "STREAMS", *by_key, *[">"] * len(by_key))
+        streams = answer.items() if isinstance(answer, dict) else answer or ()
+        return [entry for key, entries in streams for entry in _entries(by_key[_text(key)], entries)]
+
+    async def _make_groups(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
+            with contextlib.suppress(_GroupExistsError), _translated():
+                async with asyncio.timeout(self._timeout_s):
+                    await self._redis.xgroup_create(keyspace.usage(shard), USAGE_GROUP, id="0", mkstream=True)
+
+    def __repr__(self) -> str:
+        return f"UsageStreams(consumer={self._consumer!r})"
+
+
+class _NoGroupError(Exception):
+    """The stream or its group is not there."""
+
+
+class _GroupExistsError(Exception):
+    """Somebody else was faster."""
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    with translated():
+        try:
+            yield
+        except ResponseError as fault:
+            text = str(fault)
+            if "NOGROUP" in text or "no such key" in text:
+                raise _NoGroupError from fault
+            if "BUSYGROUP" in text:
+                raise _GroupExistsError from fault
+            raise
+
+
+def _entries(shard: Shard, found: Sequence[Any]) -> list[StreamEntry]:
+    # A claimed entry that was deleted meanwhile comes without fields.
+    return [
+        StreamEntry(shard=shard, entry_id=_text(entry_id), raw=(fields or {}).get(_FIELD))
+        for entry_id, fields in found
+        if entry_id is not None
+    ]
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,1 @@
+"""Discovery and the administration of backends against real servers and the mock Ollama."""

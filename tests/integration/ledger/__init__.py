@@ -1,0 +1,1 @@
+"""The ledger, the revocations outbox and retention against real servers."""
