@@ -161,13 +161,15 @@ class HTTPExchange:
         """The terminal error event of a stream that has started."""
         return b"" if self._rendering is None else self._rendering.broken(error)
 
-    async def reply(self, status: int, headers: Headers, body: bytes) -> None:
-        """Writes a whole reply: status, headers, body."""
-        headers = [*headers, (b"content-length", b"%d" % len(body)), self._request_id()]
-        if self._scope["method"] == "HEAD":
-            body = b""
+    async def reply(self, content_type: bytes, body: bytes) -> None:
+        """Writes a whole reply that is no inference: a listing, a liveness text."""
+        length = b"%d" % len(body)
+        await self.refuse(200, [(b"content-type", content_type), (b"content-length", length), self._request_id()], body)
+
+    async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
+        """Writes a whole reply with exactly these headers."""
         await self._start(status, headers)
-        await self._write(body, more=False)
+        await self._write(b"" if self._scope["method"] == "HEAD" else body, more=False)
 
     async def end_with(self, event: bytes) -> None:
         """Writes the last event of a stream that failed; the connection is cut afterwards by the caller."""

@@ -86,9 +86,9 @@ def match(method: str, raw_path: bytes) -> Route:
     return _REFUSALS[Kind.BLOCKED if _BLOCKED.fullmatch(plain) else Kind.UNKNOWN, dialect]
 
 
-def model_of(raw_path: bytes) -> str:
-    """The model that a ``/v1/models/{model}`` path names, percent-decoded once; any text, its grammar unchecked."""
-    return unquote_to_bytes(raw_path[len(_MODEL_PREFIX) :]).decode("utf-8", "replace")
+def tail(raw_path: bytes) -> bytes:
+    """What stands behind ``/v1/models/``, as it was sent."""
+    return raw_path[len(_MODEL_PREFIX) :]
 
 
 def _plain(raw_path: bytes) -> bytes:

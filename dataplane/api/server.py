@@ -6,12 +6,14 @@ inference to ``dataplane.pipeline``.
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 from litestar.types import Receive, Scope, Send
 
 from dataplane.api import listings, problems, routes
-from dataplane.api.exchange import Edge, Headers, HTTPExchange, Stalls
+from dataplane.api.dialect import JSON_UTF8
+from dataplane.api.exchange import Edge, HTTPExchange, Stalls
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.routes import Kind, Route
 from dataplane.errors import (
@@ -27,10 +29,14 @@ from dataplane.ports import Models
 from dataplane.values import Arrival, Credentials, Principal, RequestId
 from shared import logs
 from shared.clock import Clock
+from shared.modelname import CanonicalName
+from shared.records import ModelRecord
+
+# What the native dialect here corresponds to; clients ask before they use newer features.
+OLLAMA_API_VERSION = "0.33.0"
 
 _LIVENESS = b"neuronetz-gateway is running"
-_TEXT = (b"content-type", b"text/plain; charset=utf-8")
-_JSON = (b"content-type", b"application/json; charset=utf-8")
+_TEXT = b"text/plain; charset=utf-8"
 
 _log = logs.get(__name__)
 
@@ -59,6 +65,9 @@ class Server:
         self._proxies = proxies
         self._clock = clock
         self.in_flight: set[HTTPExchange] = set()
+        # Set while nothing is in flight.
+        self.idle = asyncio.Event()
+        self.idle.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -66,6 +75,7 @@ class Server:
         interrupt = Interrupt()
         exchange = self._exchange(route, interrupt, scope, receive, send)
         self.in_flight.add(exchange)
+        self.idle.clear()
         try:
             with interrupt:
                 await self._answer(route, exchange, scope["raw_path"])
@@ -79,8 +89,10 @@ class Server:
             _log.exception("request_failed_unexpectedly", request_id=exchange.arrival.request_id, route=route.name)
             await self._fail(route, exchange, GatewayError())
         finally:
-            self.in_flight.discard(exchange)
             await exchange.close()
+            self.in_flight.discard(exchange)
+            if not self.in_flight:
+                self.idle.set()
 
     def drain_out(self) -> None:
         """Ends what is still being answered: the drain time is over."""
@@ -122,36 +134,43 @@ class Server:
             case Kind.INFER:
                 await self._pipeline.infer(exchange, exchange.interrupt)
             case Kind.LIVENESS:
-                await exchange.reply(200, [_TEXT], _LIVENESS)
+                await exchange.reply(_TEXT, _LIVENESS)
             case Kind.BLOCKED:
                 await self._pipeline.refuse(exchange, ForbiddenError("endpoint_blocked"))
             case Kind.UNKNOWN:
                 await self._pipeline.refuse(exchange, UnknownRouteError())
             case _:
-                principal = await self._pipeline.listed(exchange)
-                await exchange.reply(200, [_JSON], await self._listing(route.kind, exchange, principal, raw_path))
+                body = await self._pipeline.list_models(
+                    exchange, lambda principal: self._listing(route.kind, exchange, principal, raw_path)
+                )
+                await exchange.reply(JSON_UTF8, body)
 
     async def _listing(self, kind: Kind, exchange: HTTPExchange, principal: Principal, raw_path: bytes) -> bytes:
-        granted = self._models.listing(principal.grant)
         match kind:
             case Kind.TAGS:
-                return listings.tags(granted)
+                return listings.tags(self._models.listing(principal.grant))
             case Kind.MODELS:
-                return listings.models(granted)
+                return listings.openai_models(self._models.listing(principal.grant))
             case Kind.MODEL:
-                return listings.model(granted, routes.model_of(raw_path))
+                return listings.openai_model(self._granted(principal, listings.parse_model_id(routes.tail(raw_path))))
             case Kind.SHOW:
-                return listings.show(granted, await exchange.body())
+                return listings.show(self._granted(principal, listings.parse_show(await exchange.body())))
             case _:
-                return listings.version()
+                return listings.version(OLLAMA_API_VERSION)
+
+    def _granted(self, principal: Principal, name: CanonicalName) -> ModelRecord:
+        model = self._models.resolve(principal.grant, name)
+        if model is None:
+            raise ForbiddenError("model_not_allowed")
+        return model
 
     async def _fail(self, route: Route, exchange: HTTPExchange, error: GatewayError) -> None:
         if exchange.started:
             await exchange.end_with(exchange.broken(error))
             raise ConnectionCut from None
-        problem = problems.render(error, route.dialect, exchange.arrival.request_id)
-        headers: Headers = list(problem.headers)
-        await exchange.reply(problem.status, headers, problem.body)
+        request_id = exchange.arrival.request_id
+        problem = problems.render(error, route.dialect, request_id, request_id_header=self._edge.request_id_header)
+        await exchange.refuse(problem.status, problem.headers, problem.body)
 
     def __repr__(self) -> str:
         return f"Server(in_flight={len(self.in_flight)})"

@@ -1,0 +1,198 @@
+"""The wiring of one worker: everything is made here, from settings to the application that granian serves.
+
+``create`` is granian's factory. The objects live in the application's lifespan: tasks in one task group, which ends
+when the last settlement has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+
+from litestar import Litestar, asgi
+from litestar.handlers import HTTPRouteHandler
+from litestar.types import Receive, Scope, Send
+
+from dataplane import config
+from dataplane.api import health, playground, problems
+from dataplane.api.dialect import Caps
+from dataplane.api.exchange import Edge, Stalls
+from dataplane.api.forwarded import TrustedProxies
+from dataplane.api.server import Server
+from dataplane.config import Settings
+from dataplane.metrics import Metrics
+from dataplane.pipeline import Pipeline
+from dataplane.quota.calls import Calls
+from dataplane.quota.failures import RedisFailures
+from dataplane.quota.fences import FenceWatch
+from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import Link
+from dataplane.quota.refusals import CollapsedRefusals
+from dataplane.quota.renewal import Renewal
+from dataplane.quota.settlements import Settlements
+from dataplane.stages.admit import Admit
+from dataplane.stages.authenticate import Authenticate
+from dataplane.stages.relay import Relay
+from dataplane.stages.route import Route
+from dataplane.stages.settle import Settle
+from dataplane.state.keys import RedisKeys
+from dataplane.state.models import CurrentModels
+from dataplane.state.verifier import ControlPlaneVerifier
+from dataplane.state.watcher import RedisWatcher
+from dataplane.upstream.client import UpstreamClient
+from dataplane.upstream.meter import meter_factory
+from dataplane.values import Limits
+from shared import logs, sealing
+from shared.clock import SystemClock
+from shared.lifecycle import Readiness
+from shared.sealing import Sealer
+
+READINESS_CHECKS = ("redis", "fence", "models")
+RESOLVE_PERIOD_S = 30.0
+CUT_TIMEOUT_S = 2.0
+SETTLE_TIMEOUT_S = 10.0
+_PR_SET_PDEATHSIG = 1
+
+_log = logs.get(__name__)
+
+
+class Worker:
+    """Everything that one worker process consists of."""
+
+    def __init__(self, settings: Settings) -> None:
+        clock = SystemClock()
+        self.settings = settings
+        self.readiness = Readiness(READINESS_CHECKS)
+        self.metrics = Metrics()
+        self.link = Link(url=settings.redis_url, timeout_s=settings.redis_timeout_s, readiness=self.readiness)
+        calls = Calls(backlog_max_events=settings.backlog_max_events)
+        self.settlements = Settlements(link=self.link, calls=calls, capacity=settings.settle_buffer_size)
+        self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
+        self.renewal = Renewal(link=self.link, clock=clock)
+        self.fence_watch = FenceWatch(link=self.link, readiness=self.readiness)
+        self.models = CurrentModels(sealer=Sealer(sealing.decode_key(settings.sealing_key.reveal())), clock=clock)
+        self.watcher = RedisWatcher(link=self.link, models=self.models, readiness=self.readiness)
+        self.verifier = ControlPlaneVerifier(addresses=settings.control_addresses, token=settings.dataplane_token)
+        keys = RedisKeys(
+            link=self.link,
+            verifier=self.verifier,
+            pepper=settings.key_pepper,
+            defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
+            ttl_s=settings.key_cache_ttl_s,
+            clock=clock,
+        )
+        leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
+        failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
+        self.upstreams = UpstreamClient(settings=settings, clock=clock)
+        pipeline = Pipeline(
+            authenticate=Authenticate(keys=keys, failures=failures, pepper=settings.key_pepper),
+            admit=Admit(leases=leases, keys=keys, models=self.models),
+            route=Route(models=self.models, upstreams=self.upstreams),
+            relay=Relay(models=self.models, upstreams=self.upstreams),
+            settle=Settle(
+                settlements=self.settlements,
+                refusals=self.refusals,
+                renewals=self.renewal,
+                meter=meter_factory(clock),
+                clock=clock,
+            ),
+            status_of=problems.status_of,
+        )
+        self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.stalls = Stalls(timeout_s=settings.write_stall_timeout_s)
+        self.server = Server(
+            pipeline=pipeline,
+            models=self.models,
+            edge=Edge(
+                max_body_bytes=settings.max_body_bytes,
+                body_timeout_s=settings.body_timeout_s,
+                write_stall_timeout_s=settings.write_stall_timeout_s,
+                request_id_header=settings.request_id_header.lower().encode(),
+                caps=Caps(max_num_predict=settings.max_num_predict),
+            ),
+            stalls=self.stalls,
+            proxies=self.proxies,
+            clock=clock,
+        )
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """The worker's life: its tasks run inside; leaving drains."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(run)
+                for run in (
+                    self.link.run(), self.settlements.run(), self.refusals.run(), self.renewal.run(),
+                    self.fence_watch.run(), self.watcher.run(), self.stalls.watch(), self._resolve_proxies(),
+                    self._drain(),
+                )
+            ]  # fmt: skip
+            self._listen_for_stop()
+            try:
+                yield
+            finally:
+                self.readiness.start_draining()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.settings.drain_timeout_s + CUT_TIMEOUT_S):
+                        await self.server.idle.wait()
+                self.refusals.flush()
+                await self.settlements.drained(SETTLE_TIMEOUT_S)
+                for task in tasks:
+                    task.cancel()
+        await self.upstreams.close()
+        await self.verifier.close()
+
+    def _listen_for_stop(self) -> None:
+        """SIGTERM first takes the worker out of service; granian's own stop follows, as if by SIGINT."""
+
+        def stop() -> None:
+            self.readiness.start_draining()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+
+    async def _drain(self) -> None:
+        """Requests in flight have the drain time to finish; what is left then ends with an error event."""
+        await self.readiness.drain_started()
+        await asyncio.sleep(self.settings.drain_timeout_s)
+        self.server.drain_out()
+
+    async def _resolve_proxies(self) -> None:
+        while self.proxies.has_names:
+            await self.proxies.resolve()
+            await asyncio.sleep(RESOLVE_PERIOD_S)
+
+
+def create() -> Litestar:
+    """The factory that granian calls: one application in one worker process."""
+    _die_with_parent()
+    settings = config.load(os.environ)
+    logs.configure(level=settings.log_level, style=settings.log_format, plane="dataplane")
+    worker = Worker(settings)
+
+    @asgi("/", is_mount=True, copy_scope=False)
+    async def clients(scope: Scope, receive: Receive, send: Send) -> None:
+        await worker.server(scope, receive, send)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Litestar) -> AsyncIterator[None]:
+        async with worker.running():
+            _log.info("worker_started", pid=os.getpid(), port=settings.bind_port)
+            yield
+        _log.info("worker_stopped", pid=os.getpid())
+
+    handlers: list[HTTPRouteHandler] = [*health.routes(worker.readiness)]
+    if settings.playground_enabled:
+        handlers.append(playground.route())
+    return Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+
+
+def _die_with_parent() -> None:
+    """A worker whose supervisor was killed must not go on serving a port that somebody else will bind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
