@@ -1,0 +1,96 @@
+"""The fence of each shard: proof that what Redis holds was rebuilt for exactly this run of this server.
+
+Its value is ``<run_id>:<master_replid>:<epoch>``. A restart changes the run id, a failover the replication id, and
+FLUSHALL takes the fence away: in every case admission denies until the control plane has rebuilt and stamped it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from redis.asyncio import Redis
+
+from controlplane.publish.connection import translated
+from controlplane.publish.redis_state import RebuildToken
+from shared import keyspace
+from shared.keyspace import SHARDS, Shard
+
+TOKEN_TTL_S = 60
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """What INFO says of the server: which run it is, and whether it may be trusted with admission."""
+
+    incarnation: str
+    is_primary: bool
+    keeps_all: bool
+    persists: bool
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why admission must not be decided on it; empty when it may."""
+        rules = {
+            "redis is a replica": self.is_primary,
+            "redis evicts keys (maxmemory-policy must be noeviction)": self.keeps_all,
+            "redis has no append-only file": self.persists,
+        }
+        return tuple(problem for problem, holds in rules.items() if not holds)
+
+
+class Fences:
+    """Reads and stamps fences. Every method raises ``RedisUnavailableError``."""
+
+    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._stamp = redis.register_script((Path(__file__).parent / "stamp_fence.lua").read_text())
+
+    async def server(self) -> Server:
+        """The server as it is now."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s):
+                info = await self._redis.info("everything")
+        return Server(
+            incarnation=f"{info['run_id']}:{info['master_replid']}:",
+            is_primary=info["role"] == "master",
+            keeps_all=info["maxmemory_policy"] == "noeviction",
+            persists=bool(info["aof_enabled"]),
+        )
+
+    async def missing(self, incarnation: str) -> tuple[Shard, ...]:
+        """Shards whose fence is not of this incarnation."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                for shard in SHARDS:
+                    pipe.get(keyspace.fence(shard))
+                fences = await pipe.execute()
+        expected = incarnation.encode()
+        return tuple(
+            shard
+            for shard, fence in zip(SHARDS, fences, strict=True)
+            if fence is None or not fence.startswith(expected)
+        )
+
+    async def begin(self, shards: Sequence[Shard], incarnation: str) -> RebuildToken:
+        """Takes the right to rebuild these shards; whoever had it loses it."""
+        token = RebuildToken(value=secrets.token_hex(16), incarnation=incarnation)
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                for shard in shards:
+                    pipe.set(keyspace.rebuild_token(shard), token.value, ex=TOKEN_TTL_S)
+                await pipe.execute()
+        return token
+
+    async def stamp(self, shard: Shard, token: RebuildToken) -> bool:
+        """Declares a shard rebuilt; False when the token is no longer good or somebody else has stamped it."""
+        keys = [keyspace.fence(shard), keyspace.rebuild_token(shard)]
+        with translated():
+            async with asyncio.timeout(self._timeout_s):
+                return bool(await self._stamp(keys=keys, args=[token.value, token.incarnation]))
+
+    def __repr__(self) -> str:
+        return f"Fences(timeout_s={self._timeout_s})"
