@@ -41,11 +41,6 @@ class RPC:
     server_streaming: bool
     comment: str
 
-    @property
-    def verb(self) -> str:
-        """The first word of the command."""
-        return self.name.partition("-")[0]
-
 
 class Catalogue:
     """All services of one protobuf package in a descriptor set."""

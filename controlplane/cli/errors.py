@@ -2,6 +2,7 @@
 
     CLIError
     ├── CallError            the server answered with a status, or could not be reached
+    ├── UnreadyError         what a local command needs (Postgres) is not there; trying again may help
     └── UnusableCommandError a command of another package is installed but cannot be loaded
 
 Besides these, ``click.ClickException`` is wrong usage and ``shared.config.ConfigurationError`` a wrong setting.
@@ -73,6 +74,13 @@ class CallError(CLIError):
         super().__init__(message or "the server gave no reason")
         self.code = status
         self.exit = exit_for_status(status)
+
+
+class UnreadyError(CLIError):
+    """A machine that a local command needs does not answer."""
+
+    code = "UNAVAILABLE"
+    exit = Exit.UNAVAILABLE
 
 
 class UnusableCommandError(CLIError):

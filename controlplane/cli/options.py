@@ -36,7 +36,7 @@ _SCALARS: Mapping[int, click.ParamType[Any]] = {
     FieldDescriptor.TYPE_FLOAT: click.FLOAT,
     FieldDescriptor.TYPE_DOUBLE: click.FLOAT,
     FieldDescriptor.TYPE_STRING: click.STRING,
-    FieldDescriptor.TYPE_BYTES: values.Parsed("text", str.encode),
+    FieldDescriptor.TYPE_BYTES: values.BASE64,
     FieldDescriptor.TYPE_BOOL: click.BOOL,
 }
 
@@ -51,6 +51,7 @@ class Shape:
     type: click.ParamType[Any] | None = None  # None: a flag
     multiple: bool = False
     negatable: bool = False
+    hint: str = ""  # what the type accepts, where that is not plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,11 @@ class Leaf:
     def parameter(self) -> str:
         """The name of the value among a command's parameters."""
         return "field_" + "__".join(field.name for field in self.path)
+
+    @property
+    def argument(self) -> str:
+        """The name of the same value where it is given by position."""
+        return f"argument_{self.parameter}"
 
     @property
     def field(self) -> FieldDescriptor:
@@ -101,12 +107,12 @@ def parameters(leaf: Leaf) -> Iterator[click.Parameter]:
         return
     yield click.Option([name, f"--{leaf.flag}"], type=shape.type, multiple=shape.multiple, help=help_text)
     if leaf.positional:
-        yield click.Argument([f"argument_{name}"], type=shape.type, required=False, metavar=f"[{leaf.flag.upper()}]")
+        yield click.Argument([leaf.argument], type=shape.type, required=False, metavar=f"[{leaf.flag.upper()}]")
 
 
 def option_help(leaf: Leaf) -> str:
-    """The field's comment on one line, without its last full stop, as is usual in lists of options."""
-    return " ".join(leaf.help.split())
+    """The field's comment on one line, with what its type accepts."""
+    return " ".join(f"{leaf.help} {leaf.shape.hint}".split())
 
 
 def fill(request: Message, given: Mapping[Leaf, Any]) -> None:
@@ -142,9 +148,9 @@ def shape_of(field: FieldDescriptor) -> Shape:
             return Shape(write=_set, negatable=field.has_presence)
         return Shape(write=_set, type=_item_type(field))
     if message.full_name == "google.protobuf.Timestamp":
-        return Shape(write=_set_seconds, type=values.TIMESTAMP)
+        return Shape(write=_set_seconds, type=values.TIMESTAMP, hint="Also a date, or +30d from now.")
     if message.full_name == "google.protobuf.Duration":
-        return Shape(write=_set_seconds, type=values.DURATION)
+        return Shape(write=_set_seconds, type=values.DURATION, hint="Units: d, h, m, s (1h30m).")
     if not message.fields:
         return Shape(write=lambda target, item, _: getattr(target, item.name).SetInParent())
     if _is_list(message):
@@ -214,7 +220,7 @@ def _repeated_shape(field: FieldDescriptor) -> Shape:
         return Shape(write=_extend, type=values.Listed(_item_type(field)), multiple=True)
     if message.GetOptions().map_entry and message.fields_by_name["value"].message_type is None:
         return Shape(write=_set_pairs, type=values.PAIR, multiple=True)
-    return Shape(write=_add_json, type=values.JSON, multiple=True)
+    return Shape(write=_set_all_json, type=values.JSON, multiple=True)
 
 
 def _set(target: Any, field: FieldDescriptor, value: Any) -> None:
@@ -244,10 +250,13 @@ def _set_json(target: Any, field: FieldDescriptor, value: Any) -> None:
     json_format.ParseDict(value, inner)
 
 
-def _add_json(target: Any, field: FieldDescriptor, value: tuple[Any, ...]) -> None:
-    is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
-    for item in value:
-        json_format.ParseDict({field.name: item if is_map else [item]}, target)
+def _set_all_json(target: Any, field: FieldDescriptor, value: tuple[Any, ...]) -> None:
+    whole: Any = list(value)
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        if not all(isinstance(item, dict) for item in value):
+            raise ValueError("must be JSON objects")
+        whole = {key: item for part in value for key, item in part.items()}
+    json_format.ParseDict({field.name: whole}, target)
 
 
 def _set_pairs(target: Any, field: FieldDescriptor, value: tuple[tuple[str, str], ...]) -> None:

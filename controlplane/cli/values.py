@@ -4,6 +4,7 @@ The parsers are pure and raise ``ValueError`` with the rule that was broken; the
 wrong usage.
 """
 
+import base64
 import json
 import re
 import time
@@ -150,6 +151,13 @@ def _parse_integer(text: str, least: int, most: int) -> int:
     return number
 
 
+def _parse_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise ValueError("must be base64") from None
+
+
 def integer(bits: int, *, signed: bool) -> click.ParamType[Any]:
     """A whole number that fits into ``bits`` bits."""
     least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
@@ -159,4 +167,5 @@ def integer(bits: int, *, signed: bool) -> click.ParamType[Any]:
 TIMESTAMP = Parsed("when", lambda text: parse_timestamp(text, time.time()))
 DURATION = Parsed("span", parse_duration)
 PAIR = Parsed("name=value", _parse_pair)
+BASE64 = Parsed("base64", _parse_base64)
 JSON = Parsed("json", _parse_json)

@@ -1,0 +1,94 @@
+"""Answers on stdout: tables for people, one JSON or YAML document for programs, streams as they come."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from google.protobuf.message import Message
+
+from controlplane.cli.descriptors import Catalogue
+from controlplane.cli.plain import document
+from controlplane.cli.settings import Output
+from controlplane.cli.views import Facts, Listing, Note, line, views
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+# Wide enough that nothing wraps where no terminal tells its width.
+_UNBOUNDED_WIDTH = 10_000
+
+
+def show(message: Message, output: Output, catalogue: Catalogue) -> None:
+    """One answer as a whole."""
+    if output == "json":
+        click.echo(json.dumps(document(message), indent=2, ensure_ascii=False))
+    elif output == "yaml":
+        click.echo(_yaml(document(message)), nl=False)
+    else:
+        _show_table(message, catalogue)
+
+
+def show_streamed(message: Message, output: Output) -> None:
+    """One of many answers: a JSON line, a YAML document, or a line for people."""
+    if output == "json":
+        click.echo(json.dumps(document(message), ensure_ascii=False))
+    elif output == "yaml":
+        click.echo(f"---\n{_yaml(document(message))}", nl=False)
+    else:
+        click.echo(line(message))
+    sys.stdout.flush()
+
+
+def _yaml(data: dict[str, Any]) -> str:
+    import yaml  # noqa: PLC0415 - only those who ask for it wait for it
+
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNBOUNDED_WIDTH)
+
+
+def _show_table(message: Message, catalogue: Catalogue) -> None:
+    from rich.console import Console  # noqa: PLC0415 - programs do not wait for it
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED_WIDTH)
+    shown = list(views(message, catalogue))
+    for number, view in enumerate(shown):
+        if number and not isinstance(view, Note):
+            console.print()
+        match view:
+            case Facts():
+                _print_facts(console, view)
+            case Listing():
+                _print_listing(console, view, titled=len(shown) > 1)
+            case Note():
+                click.secho(view.text, err=True, fg="yellow")
+    if not shown:
+        console.print("done")
+
+
+def _print_facts(console: "Console", facts: Facts) -> None:
+    from rich.text import Text  # noqa: PLC0415 - see above
+
+    width = max(len(name) for name, _ in facts.rows)
+    for name, value in facts.rows:
+        # Not a table: a long value such as a key must stay one line, so that it can be copied whole.
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
+
+
+def _print_listing(console: "Console", listing: Listing, *, titled: bool) -> None:
+    from rich import box  # noqa: PLC0415 - see above
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    if titled:
+        console.print(Text(listing.title, style="bold"), soft_wrap=True)
+    if not listing.rows:
+        console.print(f"no {listing.title}" if not titled else "  none")
+        return
+    style = box.SIMPLE_HEAD if console.is_terminal else None
+    table = Table(box=style, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for index, (name, numeric) in enumerate(zip(listing.columns, listing.numeric, strict=True)):
+        # The first column is what the row is asked for by: it must be possible to copy it whole.
+        table.add_column(name.upper(), justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
+    for row in listing.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
