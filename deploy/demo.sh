@@ -6,6 +6,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=deploy/bootstrap.sh
 . deploy/bootstrap.sh
 
-"$UV" sync --frozen --quiet --inexact --no-default-groups --group local
+# Silent where nothing is to be installed for the first time.
+environment=${UV_PROJECT_ENVIRONMENT:-.venv}
+[ -d "$environment" ] && quiet=--quiet || quiet=--no-progress
+"$UV" sync --frozen "$quiet" --inexact --no-default-groups --group local
 # Not `uv run`: the process that is signalled is then the one that stops everything.
-exec "${UV_PROJECT_ENVIRONMENT:-.venv}/bin/python" -m deploy.local demo "$@"
+exec "$environment/bin/python" -m deploy.local demo "$@"

@@ -20,6 +20,7 @@ NOBODY = 65534
 NAMESPACE = RunAs(prefix=("unshare", "--user", f"--map-user={NOBODY}", f"--map-group={NOBODY}", "--"))
 OTHER_USER = RunAs(uid=NOBODY)
 OUTSIDE = Path("/var/lib/neuronetz-gateway")
+LINK = "postgres"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,11 +37,15 @@ class Home:
             os.chown(path, self.run_as.uid, self.run_as.uid)
 
 
-def choose() -> RunAs:
-    """How this process can start Postgres. Raises StackError when it is root and has no way to be somebody else."""
+def choose(folder: Path) -> RunAs:
+    """How this process can start Postgres on a state folder: as it did before, else the best way that works.
+
+    Raises StackError when it is root and has no way to be somebody else.
+    """
     if os.geteuid() != 0:
         return MYSELF
-    for candidate in (NAMESPACE, OTHER_USER):
+    candidates = (OTHER_USER,) if (folder / LINK).is_symlink() else (NAMESPACE, OTHER_USER)
+    for candidate in candidates:
         if _works(candidate, ["true"]):
             return candidate
     raise StackError(
@@ -49,27 +54,33 @@ def choose() -> RunAs:
 
 
 def settle(folder: Path, programs: Path, run_as: RunAs) -> Home:
-    """Make the place where Postgres of this state folder lives; `folder/postgres` is the data or a link to it."""
+    """Make the place where Postgres of this state folder lives; `folder/postgres` is its data or a link to them."""
+    link = folder / LINK
     if run_as.uid is None:
-        return Home(run_as=run_as, data=folder / "postgres", programs=programs)
+        return Home(run_as=run_as, data=link, programs=programs)
+    if link.is_dir() and not link.is_symlink():
+        raise StackError(f"{link} belongs to a root with user namespaces, which this one has not: use another --state")
     place = OUTSIDE / hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+    if link.is_symlink():
+        place = link.readlink().parent.parent  # the state folder may have been moved since
+    else:
+        shutil.rmtree(place, ignore_errors=True)  # of a folder that was at the same path and is gone
     try:
-        OUTSIDE.mkdir(mode=0o711, exist_ok=True)
+        place.parent.mkdir(mode=0o711, exist_ok=True)
         place.mkdir(mode=0o711, exist_ok=True)
     except OSError as error:
         raise StackError(f"cannot use {place}: {error.strerror}") from None
     home = Home(run_as=run_as, data=place / "owned" / "data", programs=_reachable(programs, place, run_as))
     home.data.parent.mkdir(mode=0o700, exist_ok=True)
     home.private(home.data.parent)
-    link = folder / "postgres"
-    link.unlink(missing_ok=True)
-    link.symlink_to(home.data)
+    if not link.is_symlink():
+        link.symlink_to(home.data)
     return home
 
 
 def leave(folder: Path) -> None:
     """Delete the data of a state folder's Postgres wherever it is."""
-    link = folder / "postgres"
+    link = folder / LINK
     if link.is_symlink():
         place = link.readlink().parent.parent
         link.unlink()

@@ -117,8 +117,8 @@ class Postgres:
             return
         programs = binaries.postgres_bin()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        home = identity.settle(self.folder, programs, self._run_as or identity.choose())
-        _end_leftover(home.data)
+        home = identity.settle(self.folder, programs, self._run_as or identity.choose(self.folder))
+        self.end_leftover(self.folder)
         if home.data.exists():
             _check_major(home)
         else:
@@ -156,8 +156,17 @@ class Postgres:
     def remove(self) -> None:
         """Stop the server and delete its data, wherever they are."""
         self.stop()
-        _end_leftover(self.folder / "postgres")
+        self.end_leftover(self.folder)
         identity.leave(self.folder)
+
+    @staticmethod
+    def end_leftover(folder: Path) -> None:
+        """Stop the server that runs on this folder's data, whoever started it."""
+        data = folder / identity.LINK
+        lines = _lock_lines(data)
+        if lines and lines[0].isdigit():
+            place = str(data.resolve())
+            end_leftover(int(lines[0]), signal.SIGINT, is_ours=lambda one: one.cwd() == place, timeout_s=STOP_TIMEOUT_S)
 
     def _command(self, home: Home) -> list[str]:
         settings = {
@@ -226,12 +235,3 @@ def _lock_lines(data: Path) -> list[str]:
         return (data / "postmaster.pid").read_text().splitlines()
     except OSError:
         return []
-
-
-def _end_leftover(data: Path) -> None:
-    lines = _lock_lines(data)
-    if lines and lines[0].isdigit():
-        place = str(data.resolve())
-        end_leftover(
-            int(lines[0]), signal.SIGINT, is_ours=lambda process: process.cwd() == place, timeout_s=STOP_TIMEOUT_S
-        )

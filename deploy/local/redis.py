@@ -35,6 +35,7 @@ from deploy.local.state import Secrets
 from deploy.local.waiting import Pause, wait_until
 
 DEFAULT_MAXMEMORY = "256mb"
+DATA = "redis"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
@@ -58,7 +59,7 @@ class Redis:
         self.log = self.folder / "logs" / "redis-1.log"
         self.configuration = self.folder / "redis.conf"
         self.port = port or free_port()
-        self._data = self.folder / "redis"
+        self._data = self.folder / DATA
         self._secrets = secrets or Secrets(self.folder / "secrets.json")
         self._settings = dict(settings or {})
         self._process: Child | None = None
@@ -98,7 +99,7 @@ class Redis:
             return
         server = binaries.redis_server()
         self._data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _end_leftover(self._data)
+        self.end_leftover(self.folder)
         write_private(self.configuration, self._configured())
         command = [str(server), str(self.configuration)]
         write_command(self.folder / "redis.cmd", command)
@@ -124,8 +125,19 @@ class Redis:
     def remove(self) -> None:
         """Stop the server, also one that others started from its configuration, and delete its data."""
         self.stop()
-        _end_leftover(self._data)
+        self.end_leftover(self.folder)
         shutil.rmtree(self._data, ignore_errors=True)
+
+    @staticmethod
+    def end_leftover(folder: Path) -> None:
+        """Stop the server that runs on this folder's data, whoever started it."""
+        data = folder / DATA
+        try:
+            pid = int((data / "redis.pid").read_text())
+        except (OSError, ValueError):
+            return
+        place = str(data.resolve())
+        end_leftover(pid, signal.SIGTERM, is_ours=lambda one: one.cwd() == place, timeout_s=STOP_TIMEOUT_S)
 
     @property
     def _password(self) -> str:
@@ -156,12 +168,3 @@ class Redis:
                 return [replies.readline(), replies.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
         except OSError:
             return False
-
-
-def _end_leftover(data: Path) -> None:
-    try:
-        pid = int((data / "redis.pid").read_text())
-    except (OSError, ValueError):
-        return
-    place = str(data.resolve())
-    end_leftover(pid, signal.SIGTERM, is_ours=lambda process: process.cwd() == place, timeout_s=STOP_TIMEOUT_S)

@@ -38,6 +38,8 @@ type Report = Callable[[str], None]
 class Stack:
     """Starts, watches, describes and stops everything; call it from one thread that outlives the stack.
 
+    It takes over the state folder: processes that an earlier run left over are ended.
+
     `report` gets a sentence for each step, `pause` sleeps and may raise to interrupt, `impatient` says while stopping
     whether to stop asking politely.
     """
@@ -57,8 +59,9 @@ class Stack:
         self._report = report
         self._pause = pause
         self._impatient = impatient
-        self._ports = PortBook(state.path / "ports.json")
         self._record = state.path / "processes.json"
+        self._end_leftovers()  # first, so that their ports are free again
+        self._ports = PortBook(state.path / "ports.json")
         self._running: list[Running] = []
         self._recorded: list[int] = []
         self.redis = Redis(
@@ -74,7 +77,6 @@ class Stack:
 
     def start(self) -> None:
         """Start everything and return when all of it is ready. Raises StackError, with the end of a log, if not."""
-        end_remembered(self._record)
         self.postgres.start(pause=self._pause)
         self._report(f"Postgres listens on port {self.postgres.port}")
         self.redis.start(pause=self._pause)
@@ -117,8 +119,7 @@ class Stack:
         self._record.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete all state, after ending what others may have started on it."""
-        end_remembered(self._record)
+        """Delete all state."""
         self.redis.remove()
         self.postgres.remove()
         self.state.remove()
@@ -160,6 +161,11 @@ class Stack:
             "postgres": [self.postgres.pid],
             "redis": [self.redis.pid],
         }
+
+    def _end_leftovers(self) -> None:
+        end_remembered(self._record)
+        Redis.end_leftover(self.state.path)
+        Postgres.end_leftover(self.state.path)
 
     def _of(self, role: str) -> list[Running]:
         return [running for running in self._running if running.program.role == role]

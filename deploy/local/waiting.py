@@ -13,7 +13,7 @@ from deploy.local.errors import StackError, StopRequestedError
 from deploy.local.processes import tail
 
 STEP_S = 0.02
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 type Pause = Callable[[float], None]
 
@@ -39,20 +39,23 @@ class Signals:
     def __init__(self) -> None:
         self.requests = 0
         self._stopping = False
+        self._handled: tuple[signal.Signals, ...] = HANDLED
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
         os.set_blocking(self._writer, False)
 
     def __enter__(self) -> Self:
-        for number in (*STOPPING, signal.SIGCHLD):
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # somebody wants it to outlive the terminal
+            self._handled = tuple(number for number in self._handled if number != signal.SIGHUP)
+        for number in self._handled:
             signal.signal(number, self._arrived)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number in (*STOPPING, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_IGN if number in STOPPING else signal.SIG_DFL)
+        for number in self._handled:
+            signal.signal(number, signal.SIG_IGN if number != signal.SIGCHLD else signal.SIG_DFL)
         os.close(self._reader)
         os.close(self._writer)
 

@@ -126,9 +126,22 @@ async def test_where_namespaces_are_forbidden_it_runs_as_another_user_outside_of
     assert not place.exists()
 
 
+@pytest.mark.skipif(not as_another_user_works(), reason="only root can change its user")
+async def test_data_outside_of_a_folder_that_was_deleted_by_hand_are_not_taken_for_those_of_the_next(tmp_path):
+    server = Postgres(tmp_path / "state", fsync=False, run_as=identity.OTHER_USER)
+    try:
+        server.start()
+        server.stop()
+        shutil.rmtree(tmp_path / "state")
+        server.start()
+        assert await fetch(server.owner_dsn, "select 1") == 1
+    finally:
+        server.remove()
+
+
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs user namespaces")
-def test_root_prefers_to_be_nobody_in_a_namespace_and_others_stay_themselves(monkeypatch):
+def test_root_prefers_to_be_nobody_in_a_namespace_and_others_stay_themselves(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert identity.choose() == MYSELF
+    assert identity.choose(tmp_path) == MYSELF
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert identity.choose() in (identity.NAMESPACE, identity.OTHER_USER)
+    assert identity.choose(tmp_path) in (identity.NAMESPACE, identity.OTHER_USER)
