@@ -1,0 +1,46 @@
+"""A Redis with published state, and the adapters on a running link."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from dataplane.quota.calls import Calls
+from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import Link
+from dataplane.quota.settlements import Settlements
+from deploy.local.redis import Redis
+from shared.clock import SystemClock
+from tests.fakes.published_state import PublishedState
+from tests.fakes.redis_link import running_link
+
+
+@pytest.fixture
+def state(redis: Redis) -> Iterator[PublishedState]:
+    """The shared Redis, stamped."""
+    published = PublishedState(redis.url)
+    published.stamp()
+    yield published
+    published.close()
+
+
+@pytest.fixture
+async def link(state: PublishedState) -> AsyncIterator[Link]:
+    async with running_link(state.url) as link:
+        yield link
+
+
+@pytest.fixture
+def calls() -> Calls:
+    return Calls(backlog_max_events=1000)
+
+
+@pytest.fixture
+def settlements(link: Link, calls: Calls) -> Settlements:
+    return Settlements(link=link, calls=calls, capacity=10)
+
+
+@pytest.fixture
+def leases(link: Link, calls: Calls, settlements: Settlements) -> RedisLeases:
+    return RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
