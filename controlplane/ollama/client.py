@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -17,6 +17,9 @@ import msgspec
 from controlplane.errors import UpstreamProbeError
 from controlplane.ollama import answers
 from controlplane.ollama.answers import AnswerError, Details, Listing
+from shared.backends import credential_header
+from shared.records import BackendRecord
+from shared.sealing import Sealer
 
 TAGS_TIMEOUT_S = 2.0
 SHOW_TIMEOUT_S = 2.0
@@ -35,6 +38,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     # The credential's header, ready to send; None without a credential.
     credential: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, record: BackendRecord, sealer: Sealer) -> Self:
+        """The target of a published backend. Raises ``SealError`` when its token was sealed with another key."""
+        token = sealer.open(record.name, record.sealed_token) if record.sealed_token is not None else None
+        credential = credential_header(header=record.header, scheme=record.scheme, token=token)
+        return cls(name=record.name, url=record.url, credential=credential)
 
     def __repr__(self) -> str:
         return f"Target(name={self.name!r})"
