@@ -18,6 +18,8 @@ from pathlib import Path
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 
+pytestmark = pytest.mark.redis
+
 folder = Path(sys.argv[1])
 postgres, redis = Postgres(folder, fsync=False), Redis(folder)
 postgres.start()

@@ -13,6 +13,8 @@ from deploy.local.errors import StackError
 from deploy.local.redis import Redis
 from deploy.local.waiting import wait_until
 
+pytestmark = pytest.mark.redis
+
 
 @pytest.fixture
 def redis(tmp_path):
