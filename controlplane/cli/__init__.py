@@ -6,7 +6,7 @@ codes and error lines), `commands` (the group and its commands), `options` and `
 tables), `descriptors` (messages, comments and annotations), `local` (commands that call no server), `errors`.
 
 May import `shared`, `click`, `rich`, `grpc`, `google.protobuf` and the package data of `neuronetz`;
-`controlplane.store` only inside the command that migrates. Nothing else of the control plane.
+`controlplane.config`, `errors` and `store` only inside the command that migrates. Nothing else of the control plane.
 """
 
 from controlplane.cli.entry import main

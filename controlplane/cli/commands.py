@@ -1,6 +1,7 @@
 """The group `neuronetz-gateway`: a command per RPC, built when it is asked for, and the local ones."""
 
 import difflib
+from dataclasses import replace
 from typing import Any, Protocol
 
 import click
@@ -87,4 +88,4 @@ class Gateway(click.Group):
 
 @click.pass_context
 def _remember_flags(ctx: click.Context, /, **_: Any) -> None:
-    ctx.obj.flags.update(common_flags(ctx))
+    ctx.obj = replace(ctx.obj, flags=common_flags(ctx))

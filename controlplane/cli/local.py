@@ -33,7 +33,7 @@ def migrate(ctx: click.Context, /, **_: Any) -> None:
     again and beside running control planes, which do the same when they start.
     """
     session: Session = ctx.obj
-    output = settings.read(session.flags | common_flags(ctx), session.environ).output
+    output = settings.read({**session.flags, **common_flags(ctx)}, session.environ).output
     asyncio.run(_migrate(session.environ))
     click.echo(json.dumps({"migrated": True}) if output == "json" else "migrated: true")
 

@@ -25,7 +25,7 @@ class Session:
     """What one run of the command line knows: its environment, and the common options before the command."""
 
     environ: Mapping[str, str]
-    flags: dict[str, Any] = field(default_factory=dict)
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RPCCommand(click.Command):
@@ -78,7 +78,7 @@ class RPCCommand(click.Command):
     def _run(self, **_: Any) -> None:
         ctx = click.get_current_context()
         session: Session = ctx.obj
-        flags = session.flags | common_flags(ctx)
+        flags = {**session.flags, **common_flags(ctx)}
         confirmed = flags.pop("yes", False)
         chosen = settings.read(flags, session.environ)
         given = dict(self._given(ctx))
