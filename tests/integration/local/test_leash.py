@@ -12,13 +12,13 @@ import pytest
 
 from deploy.local.waiting import wait_until
 
+pytestmark = pytest.mark.redis
+
 PARENT = """
 import json, sys, time
 from pathlib import Path
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
-
-pytestmark = pytest.mark.redis
 
 folder = Path(sys.argv[1])
 postgres, redis = Postgres(folder, fsync=False), Redis(folder)
