@@ -26,9 +26,9 @@ MAX_DETAIL_CHARACTERS = 2000
 
 _log = logs.get("controlplane.rpc")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+type Handler = grpc.RpcMethodHandler[Any, Any]
+type Context = grpc.aio.ServicerContext[Any, Any]
+type Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):
@@ -56,7 +56,9 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             return handler
         guarded = _Guarded(handler.unary_unary, method=method, caller=caller, audited=rule.mutates)
         return grpc.unary_unary_rpc_method_handler(
-            guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            guarded.serve,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
         )
 
     def __repr__(self) -> str:
@@ -74,7 +76,7 @@ class _Guarded:
         self._caller = caller
         self._audited = audited
 
-    async def __call__(self, request: Message, context: Context) -> Any:
+    async def serve(self, request: Message, context: Context) -> Any:
         row_id: int | None = None
         outcome = grpc.StatusCode.OK.name
         try:

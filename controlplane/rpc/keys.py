@@ -22,7 +22,7 @@ from shared.apikey import Digest, KeyPrefix
 from shared.keyspace import KeyId
 from shared.redaction import Secret
 
-Context = grpc.aio.ServicerContext[object, object]
+type Context = grpc.aio.ServicerContext[object, object]
 # Two of 62⁹ prefixes are the same once in a blue moon; more than that is a broken random source.
 MINT_ATTEMPTS = 3
 

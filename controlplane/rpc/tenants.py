@@ -17,7 +17,7 @@ from neuronetz.admin.v1 import tenant_pb2 as pb
 from neuronetz.admin.v1 import tenant_pb2_grpc
 from shared.keyspace import TenantId
 
-Context = grpc.aio.ServicerContext[object, object]
+type Context = grpc.aio.ServicerContext[object, object]
 
 
 class TenantService(tenant_pb2_grpc.TenantServiceServicer):

@@ -14,7 +14,7 @@ from neuronetz.state.v1 import state_pb2_grpc
 from shared import apikey
 from shared.redaction import Secret
 
-Context = grpc.aio.ServicerContext[object, object]
+type Context = grpc.aio.ServicerContext[object, object]
 
 _MATCH = pb.VerifyResponse(verdict=pb.VerifyResponse.VERDICT_MATCH)
 _MISMATCH = pb.VerifyResponse(verdict=pb.VerifyResponse.VERDICT_MISMATCH)

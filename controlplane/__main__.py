@@ -1,0 +1,47 @@
+"""The control-plane process: ``python -m controlplane``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from controlplane import config
+from controlplane.app import ControlPlane
+from controlplane.config import Settings
+from controlplane.rpc.server import BindError
+from shared import logs
+from shared.config import EXIT_CONFIGURATION, ConfigurationError
+
+EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; gives the exit status."""
+    try:
+        settings = config.load(os.environ)
+    except ConfigurationError as refused:
+        logs.configure(level="info", style="json", plane="controlplane")
+        for fault in refused.faults:
+            logs.get("controlplane").error("configuration_refused", fault=fault)
+        return EXIT_CONFIGURATION
+    logs.configure(level=settings.log_level, style=settings.log_format, plane="controlplane")
+    try:
+        asyncio.run(_serve(settings))
+    except BindError as fault:
+        logs.get("controlplane").error("port_unavailable", fault=str(fault))
+        return EXIT_UNAVAILABLE
+    return 0
+
+
+async def _serve(settings: Settings) -> None:
+    plane = ControlPlane(settings)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, plane.stop)
+    await plane.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
