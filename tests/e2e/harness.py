@@ -108,7 +108,8 @@ class Gateway(Process):
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
             "up", "--json", f"--state={state}", f"--replicas={replicas}",
-            "--set=MODEL_DISCOVERY_REFRESH_S=1", *backends, *options,
+            "--set=MODEL_DISCOVERY_REFRESH_S=1", "--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN=1000000",
+            *backends, *options,
         )  # fmt: skip
         self.urls: list[str] = self.description["gateway_urls"]
         self.url = self.urls[0]
