@@ -46,6 +46,11 @@ def _redis_url(text: str) -> Secret:
     return Secret(text)
 
 
+def _backends(text: str) -> tuple[StaticBackend, ...] | None:
+    # Set but empty, as compose files leave it, is unset; an empty list says that there are none.
+    return parse_backends(text) if text else None
+
+
 def _token(text: str) -> Secret:
     return roles.check_token(Secret(text))
 
@@ -183,7 +188,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Setting(
             "OLLAMA_BACKENDS",
             "JSON list of backends: name, url and perhaps token, header, scheme, priority",
-            parse=lambda text: parse_backends(text) if text else None,
+            parse=_backends,
             group="Upstream",
         ),
     ] = None
