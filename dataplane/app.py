@@ -13,10 +13,11 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import cast
 
 from litestar import Litestar, asgi
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Scope, Send
 
 from dataplane import config
 from dataplane.api import health, playground, problems
@@ -177,7 +178,8 @@ def create() -> Litestar:
 
     @asgi("/", is_mount=True, copy_scope=False)
     async def clients(scope: Scope, receive: Receive, send: Send) -> None:
-        await worker.server(scope, receive, send)
+        # Websockets are switched off where the server is started.
+        await worker.server(cast("HTTPScope", scope), receive, send)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
-from litestar.types import HTTPReceiveMessage, Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api.dialect import Caps, Endpoint, Rendering
 from dataplane.errors import (
@@ -103,7 +103,7 @@ class HTTPExchange:
         arrival: Arrival,
         credentials: Credentials,
         interrupt: Interrupt,
-        scope: Scope,
+        scope: HTTPScope,
         receive: Receive,
         send: Send,
     ) -> None:
@@ -202,7 +202,7 @@ class HTTPExchange:
         chunks: list[bytes] = []
         size = 0
         while True:
-            message: HTTPReceiveMessage = await self._receive()
+            message = await self._receive()
             if message["type"] != "http.request":
                 raise ClientClosedError("the client left while sending its body")
             chunk = message["body"]
@@ -223,7 +223,7 @@ class HTTPExchange:
 
     async def _watch_disconnect(self) -> None:
         while True:
-            message: HTTPReceiveMessage = await self._receive()
+            message = await self._receive()
             if message["type"] == "http.disconnect":
                 self.interrupt.fire(ClientClosedError("the client closed the connection"))
                 return

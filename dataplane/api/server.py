@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from litestar.types import Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api import listings, problems, routes
 from dataplane.api.dialect import JSON_UTF8
@@ -69,7 +69,7 @@ class Server:
         self.idle = asyncio.Event()
         self.idle.set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         route = routes.match(scope["method"], scope["raw_path"])
         interrupt = Interrupt()
@@ -99,7 +99,9 @@ class Server:
         for exchange in tuple(self.in_flight):
             exchange.interrupt.fire(NotReadyError("draining"))
 
-    def _exchange(self, route: Route, interrupt: Interrupt, scope: Scope, receive: Receive, send: Send) -> HTTPExchange:
+    def _exchange(
+        self, route: Route, interrupt: Interrupt, scope: HTTPScope, receive: Receive, send: Send
+    ) -> HTTPExchange:
         authorization: list[bytes] = []
         forwarded: list[bytes] = []
         for name, value in scope["headers"]:
