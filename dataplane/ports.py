@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
@@ -198,16 +198,27 @@ class Upstreams(Protocol):
     """The backends, as one attempt needs them."""
 
     def attempt(
-        self, candidate: Candidate, inference: InferenceRequest, request_id: RequestId
+        self,
+        candidate: Candidate,
+        inference: InferenceRequest,
+        request_id: RequestId,
+        *,
+        tenant: str = "",
+        elapsed_s: float = 0.0,
     ) -> AbstractAsyncContextManager[Reply]:
         """One attempt: entered when the first valid record is there, left with the connection closed or returned.
 
-        Raises ``AttemptError`` on entry.
+        ``tenant`` tells the circuit breaker whose requests fail; ``elapsed_s`` is what earlier attempts have used of
+        the request's total time. Raises ``AttemptError`` on entry.
         """
         ...
 
-    def available(self, candidate: Candidate) -> bool:
-        """Whether the backend's circuit breaker lets a request through now."""
+    def available(self, candidate: Candidate, *, tenant: str = "") -> bool:
+        """Whether the backend's circuit breaker lets a request (of this tenant) through now."""
+        ...
+
+    def retry_after_s(self, candidate: Candidate) -> int:
+        """Whole seconds until the backend's circuit breaker may let a request through, at least 1."""
         ...
 
     def in_flight(self, backend: str) -> int:
@@ -215,18 +226,29 @@ class Upstreams(Protocol):
         ...
 
 
+Unsupported = Literal["tools", "thinking", "chat", "generate", "suffix", "embeddings", "images", "context"]
+
+
 class AttemptError(Exception):
     """One attempt gave no valid first record. ``model_missing``: the backend does not have the model (404).
 
     ``status`` is the upstream's when it answered a client error (4xx) that our own request caused, else None: such an
-    error is not tried elsewhere. ``timed_out`` tells a deadline from a fault.
+    error is not tried elsewhere; ``unsupported`` says what of it the model cannot do, if the backend named that.
+    ``timed_out`` tells a deadline from a fault.
     """
 
     def __init__(
-        self, detail: str, *, model_missing: bool = False, status: int | None = None, timed_out: bool = False
+        self,
+        detail: str,
+        *,
+        model_missing: bool = False,
+        status: int | None = None,
+        unsupported: Unsupported | None = None,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.model_missing = model_missing
         self.status = status
+        self.unsupported = unsupported
         self.timed_out = timed_out

@@ -1,0 +1,269 @@
+"""One attempt at one backend: the request in the backend's own spelling, and its reply from the first valid record on.
+
+``Backends`` implements ``ports.Upstreams``. Until the first record every fault is an ``AttemptError`` and the next
+candidate may be tried; afterwards the reply raises ``StreamBrokenError`` or ``UpstreamTimeoutError``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+import httpx
+import msgspec
+
+from dataplane.native import Body, EmbedBody
+from dataplane.ports import AttemptError, Reply
+from dataplane.upstream import refusals
+from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
+from dataplane.upstream.faults import Blame, ReplyError
+from dataplane.upstream.lane import Lane
+from dataplane.upstream.reply import (
+    MAX_EMBED_REPLY_BYTES,
+    Source,
+    StreamReply,
+    WholeReply,
+    decode_embed_reply,
+    timed_out,
+)
+from dataplane.upstream.transport import Body as RequestBody
+from dataplane.upstream.transport import BodyStream, Transport
+from dataplane.values import Candidate, InferenceRequest, Operation, RequestId
+from shared import logs
+from shared.clock import Clock
+
+_OK = 200
+_IDENTITY = ("", "identity")
+_MAX_LOGGED_CHARACTERS = 200
+
+_encode = msgspec.json.Encoder().encode
+_log = logs.get(__name__)
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """How long an attempt may wait, in seconds. A slot is waited for as long as a connection."""
+
+    connect_s: float
+    first_record_s: float
+    idle_s: float
+    total_s: float
+
+
+class Backends:
+    """All backends of this worker. ``max_connections`` is per backend."""
+
+    def __init__(self, *, transport: Transport, timeouts: Timeouts, max_connections: int, clock: Clock) -> None:
+        self.timeouts = timeouts
+        self.transport = transport
+        self._max_connections = max_connections
+        self._clock = clock
+        self._lanes: dict[str, Lane] = {}
+
+    def attempt(
+        self,
+        candidate: Candidate,
+        inference: InferenceRequest,
+        request_id: RequestId,
+        *,
+        tenant: str = "",
+        elapsed_s: float = 0.0,
+    ) -> Attempt:
+        """One attempt, to be entered; see ``ports.Upstreams``."""
+        return Attempt(self, self._lane(candidate), candidate, inference, request_id, tenant, elapsed_s)
+
+    def available(self, candidate: Candidate, *, tenant: str = "") -> bool:
+        """Whether the backend's circuit breaker lets a request of this tenant through now."""
+        return self._lane(candidate).breaker.allows(tenant)
+
+    def retry_after_s(self, candidate: Candidate) -> int:
+        """Whole seconds until the backend's circuit breaker may let a request through, at least 1."""
+        return self._lane(candidate).breaker.retry_after_s()
+
+    def in_flight(self, backend: str) -> int:
+        """Requests that this worker has open at the backend, waiting ones included."""
+        lane = self._lanes.get(backend)
+        return 0 if lane is None else lane.in_flight
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
+        await self.transport.aclose()
+
+    def _lane(self, candidate: Candidate) -> Lane:
+        backend = candidate.backend
+        lane = self._lanes.get(backend.name)
+        if lane is None or (lane.backend is not backend and lane.backend != backend):
+            lane = Lane(backend, max_connections=self._max_connections, clock=self._clock)
+            self._lanes[backend.name] = lane
+        return lane
+
+    def __repr__(self) -> str:
+        return f"Backends({list(self._lanes.values())})"
+
+
+class Attempt:
+    """The context of one attempt: holds the slot, the deadline and the connection, and reports to the breaker."""
+
+    __slots__ = (
+        "_backends", "_candidate", "_deadline", "_given", "_has_slot", "_inference", "_lane", "_reply", "_request_id",
+        "_source", "_stream", "_tenant",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        backends: Backends,
+        lane: Lane,
+        candidate: Candidate,
+        inference: InferenceRequest,
+        request_id: RequestId,
+        tenant: str,
+        elapsed_s: float,
+    ) -> None:
+        self._backends = backends
+        self._lane = lane
+        self._candidate = candidate
+        self._inference = inference
+        self._request_id = request_id
+        self._tenant = tenant
+        self._deadline = ReadDeadline(total_s=backends.timeouts.total_s - elapsed_s)
+        self._given: int | None = None
+        self._has_slot = False
+        self._stream: BodyStream | None = None
+        self._source: Source | None = None
+        self._reply: StreamReply | WholeReply | None = None
+
+    async def __aenter__(self) -> Reply:
+        """Returns when the first valid record is there. Raises ``AttemptError``."""
+        self._given = self._lane.breaker.enter(self._tenant)
+        if self._given is None:
+            raise AttemptError("the circuit breaker is open")
+        self._lane.in_flight += 1
+        try:
+            self._reply = await self._ask()
+        except AttemptError:
+            await self._leave(Blame.NONE)
+            raise
+        except ReplyError as fault:
+            await self._leave(fault.blame)
+            raise AttemptError(fault.detail, timed_out=fault.timed_out) from fault
+        except BaseException:
+            await self._leave(Blame.NONE)
+            raise
+        return self._reply
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes the connection at once, unless the reply has come to its end."""
+        reply, source = self._reply, self._source
+        blame: Blame | None = Blame.NONE
+        if reply is not None and reply.done:
+            blame = None
+        elif reply is not None and reply.fault is not None:
+            blame = reply.fault.blame
+        try:
+            if blame is None and error is None and source is not None:
+                await source.ends()
+        finally:
+            await self._leave(blame)
+
+    async def _leave(self, blame: Blame | None) -> None:
+        """Gives everything back, once; closing a stream never suspends, so a cancellation cannot come between."""
+        given, self._given = self._given, None
+        if given is None:
+            return
+        self._deadline.close()
+        self._lane.in_flight -= 1
+        if blame is None:
+            self._lane.breaker.succeeded(given)
+        else:
+            self._lane.breaker.failed(given, blame, self._tenant)
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._has_slot:
+            self._lane.slots.release()
+
+    async def _ask(self) -> StreamReply | WholeReply:
+        timeouts = self._backends.timeouts
+        try:
+            due_s = self._deadline.after(timeouts.first_record_s)
+            await self._take_slot(timeouts.connect_s)
+            response = await self._deadline.wait(self._backends.transport.handle_async_request(self._request()), due_s)
+        except DeadlinePassedError as passed:
+            raise timed_out(passed) from passed
+        except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
+            raise ReplyError(f"no connection: {fault}", blame=Blame.UNREACHABLE) from fault
+        except httpx.TransportError as fault:
+            raise ReplyError(f"no reply: {fault}") from fault
+        stream = response.stream
+        assert isinstance(stream, BodyStream)  # noqa: S101 - the transport is ours
+        self._stream = stream
+        self._source = source = Source(stream, self._deadline)
+        await self._check_head(response, source, due_s)
+        name = self._candidate.backend.name
+        body = self._inference.body
+        if isinstance(body, EmbedBody):
+            document = decode_embed_reply(
+                await source.whole(max_bytes=MAX_EMBED_REPLY_BYTES, due_s=due_s), inputs=len(body.input)
+            )
+            return WholeReply(backend=name, document=document)
+        reply = StreamReply(
+            backend=name,
+            source=source,
+            is_chat=self._inference.operation is Operation.CHAT,
+            idle_timeout_s=timeouts.idle_s,
+        )
+        await reply.first(due_s)
+        return reply
+
+    async def _take_slot(self, timeout_s: float) -> None:
+        slots = self._lane.slots
+        if not slots.locked():
+            await slots.acquire()
+        else:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await slots.acquire()
+            except TimeoutError as passed:
+                raise ReplyError("no free connection", blame=Blame.NONE) from passed
+        self._has_slot = True
+
+    def _request(self) -> httpx.Request:
+        operation = self._inference.operation
+        content = _encode(_upstream_body(self._inference.body, self._candidate.model.name))
+        headers = self._lane.headers(operation, request_id=self._request_id, content_length=len(content))
+        return httpx.Request("POST", self._lane.url(operation), headers=headers, stream=RequestBody(content))
+
+    async def _check_head(self, response: httpx.Response, source: Source, due_s: float) -> None:
+        status = response.status_code
+        if status != _OK:
+            raise await self._refused(status, source, due_s)
+        headers = response.headers
+        if headers.get("content-encoding", "").lower() not in _IDENTITY:
+            raise ReplyError("a reply in a content encoding")
+        expected = "application/json" if self._inference.operation is Operation.EMBED else "application/x-ndjson"
+        if headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
+            raise ReplyError("a reply of another content type")
+
+    async def _refused(self, status: int, source: Source, due_s: float) -> Exception:
+        try:
+            body = await source.whole(max_bytes=refusals.MAX_ERROR_BYTES, due_s=due_s)
+        except ReplyError:
+            body = b""
+        _log.info(
+            "upstream_refused",
+            request_id=self._request_id,
+            backend=self._candidate.backend.name,
+            status=status,
+            text=refusals.error_text(body)[:_MAX_LOGGED_CHARACTERS],
+        )
+        return refusals.judge(status, body)
+
+    def __repr__(self) -> str:
+        return f"Attempt({self._candidate.backend.name!r}, reply={self._reply!r})"
+
+
+def _upstream_body(body: Body, model: str) -> Body:
+    """The body in the backend's spelling of the model; text is always streamed."""
+    if isinstance(body, EmbedBody):
+        return msgspec.structs.replace(body, model=model)
+    return msgspec.structs.replace(body, model=model, stream=True)

@@ -1,0 +1,87 @@
+"""Deadlines of a stream with one timer: the pause that is allowed now, within the life of the whole request.
+
+A timer per record would cost more than the record. Here starting a wait is two comparisons; the timer that is
+already running looks, when it fires, whether the deadline has moved since, and then waits for the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+
+class DeadlinePassedError(Exception):
+    """The wait took longer than it may."""
+
+
+class ReadDeadline:
+    """Bounds the waits of one request; only the wait that it was given can be interrupted, no other await ever is."""
+
+    __slots__ = ("_cancelling", "_due_s", "_ends_s", "_fired", "_loop", "_task", "_timer")
+
+    def __init__(self, *, total_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends_s = self._loop.time() + total_s
+        self._due_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._fired = False
+
+    def after(self, timeout_s: float) -> float:
+        """The moment on the loop's clock that is so far away, or the end of the whole if that is sooner.
+
+        Raises ``DeadlinePassedError`` when the whole is over already.
+        """
+        now_s = self._loop.time()
+        if now_s >= self._ends_s:
+            raise DeadlinePassedError("total")
+        due_s = now_s + timeout_s
+        return min(self._ends_s, due_s)
+
+    async def wait[T](self, awaitable: Awaitable[T], due_s: float) -> T:
+        """What the awaitable gives. Raises ``DeadlinePassedError`` at ``due_s``, a moment on the loop's clock."""
+        self._due_s = due_s
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        if self._timer is None or self._timer.when() > due_s:
+            self._rearm(due_s)
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            self._judge()
+            raise
+        finally:
+            self._task = None
+
+    def close(self) -> None:
+        """Drops the timer."""
+        self._task = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _judge(self) -> None:
+        """Tells this deadline's cancellation from somebody else's, which stands also when both came together."""
+        if self._fired and self._task is not None:
+            self._fired = False
+            if self._task.uncancel() <= self._cancelling:
+                raise DeadlinePassedError("total" if self._due_s >= self._ends_s else "pause") from None
+
+    def _rearm(self, due_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(due_s, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if self._task is None:
+            return
+        if self._loop.time() < self._due_s:
+            self._rearm(self._due_s)
+        elif not self._fired:
+            self._fired = True
+            self._task.cancel()
+
+    def __repr__(self) -> str:
+        return f"ReadDeadline(waiting={self._task is not None}, fired={self._fired})"

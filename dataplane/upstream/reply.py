@@ -1,0 +1,212 @@
+"""What is believed of a backend's reply: complete, decodable records in order, within deadlines and caps.
+
+Iterating a ``StreamReply`` gives batches of records that were there together, up to and including the final one.
+Source of the framing: ollama ``server/routes.go``: one JSON object and a line feed per record; a failure in the middle
+is one more line ``{"error": …}`` under status 200.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Self
+
+import httpx
+import msgspec
+
+from dataplane.errors import StreamBrokenError, UpstreamTimeoutError
+from dataplane.native import UNSET, EmbedReply, Record
+from dataplane.ports import Batch
+from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
+from dataplane.upstream.faults import Blame, ReplyError
+from dataplane.upstream.framing import FramingError, LineSplitter
+from dataplane.upstream.transport import BodyStream
+
+MAX_EMBED_REPLY_BYTES = 32 * 1024 * 1024
+# A batch is what is there already, but never so much that it keeps others from their turn.
+MAX_BATCH_RECORDS = 64
+# How long to wait, once the final record is there, for the end of the body that lets the connection be used again.
+_END_GRACE_S = 0.05
+
+_DECODE_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_decode_record = msgspec.json.Decoder(Record).decode
+_decode_embed_reply = msgspec.json.Decoder(EmbedReply).decode
+
+
+class Source:
+    """The chunks of a reply's body under a deadline. Every fault of the transport becomes a ``ReplyError``."""
+
+    __slots__ = ("_deadline", "_stream", "arrived")
+
+    def __init__(self, stream: BodyStream, deadline: ReadDeadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+        # The next chunk if it is there already; see ``BodyStream.arrived``.
+        self.arrived = stream.arrived
+
+    def after(self, timeout_s: float) -> float:
+        """The moment for ``chunk`` that is so far away. Raises ``ReplyError`` when the whole time is over."""
+        try:
+            return self._deadline.after(timeout_s)
+        except DeadlinePassedError as passed:
+            raise timed_out(passed) from passed
+
+    async def chunk(self, due_s: float) -> bytes | None:
+        """The next chunk, None at the end. Raises ``ReplyError``, also when nothing came until ``due_s``."""
+        try:
+            return await self._deadline.wait(self._stream.read(), due_s)
+        except DeadlinePassedError as passed:
+            raise timed_out(passed) from passed
+        except httpx.TransportError as fault:
+            raise ReplyError(f"the reply broke off: {fault}") from fault
+
+    async def ends(self) -> bool:
+        """Whether the body ends here, so that the connection can be used again; waits for that a moment only."""
+        if self._stream.arrived() is not None:
+            return False
+        try:
+            return self._stream.ended or await self.chunk(self.after(_END_GRACE_S)) is None
+        except ReplyError:
+            return False
+
+    async def whole(self, *, max_bytes: int, due_s: float) -> bytes:
+        """The body to its end. Raises ``ReplyError`` when it is longer, late or broken."""
+        body = bytearray()
+        while (chunk := await self.chunk(due_s)) is not None:
+            body += chunk
+            if len(body) > max_bytes:
+                raise ReplyError("the reply is longer than its cap")
+        return bytes(body)
+
+    def __repr__(self) -> str:
+        return f"Source({self._stream!r})"
+
+
+class StreamReply:
+    """A stream of records; see the module. ``done`` once the final record has been read."""
+
+    def __init__(self, *, backend: str, source: Source, is_chat: bool, idle_timeout_s: float) -> None:
+        self.backend = backend
+        self.done = False
+        self.fault: ReplyError | None = None
+        self._source = source
+        self._splitter = LineSplitter()
+        self._is_chat = is_chat
+        self._idle_timeout_s = idle_timeout_s
+        self._batch: list[Record] | None = None
+
+    async def first(self, due_s: float) -> None:
+        """Waits for the first valid record. Raises ``ReplyError``."""
+        self._batch = await self._next(due_s)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The next batch. Raises ``StreamBrokenError`` or ``UpstreamTimeoutError`` when there is none and should be."""
+        batch, self._batch = self._batch, None
+        if batch is not None:
+            return batch
+        if self.done:
+            raise StopAsyncIteration
+        try:
+            return await self._next(self._source.after(self._idle_timeout_s))
+        except ReplyError as fault:
+            self.fault = fault
+            kind = UpstreamTimeoutError if fault.timed_out else StreamBrokenError
+            raise kind(fault.detail) from fault
+
+    async def _next(self, due_s: float) -> list[Record]:
+        records: list[Record] = []
+        while not records:
+            self._raise_fault()
+            chunk = self._source.arrived()
+            if chunk is None:
+                chunk = await self._source.chunk(due_s)
+            if chunk is None:
+                self._finish()
+            else:
+                self._take(chunk, records)
+        while not self.done and self.fault is None:
+            if len(records) >= MAX_BATCH_RECORDS:
+                # A backend that is always ahead of us must not hold the event loop.
+                await asyncio.sleep(0)
+                break
+            chunk = self._source.arrived()
+            if chunk is None:
+                break
+            self._take(chunk, records)
+        return records
+
+    def _raise_fault(self) -> None:
+        if self.fault is not None:
+            raise self.fault
+
+    def _take(self, chunk: bytes, records: list[Record]) -> None:
+        """Appends the records that the chunk completes; what follows a fault or the final record is ignored."""
+        try:
+            for line in self._splitter.feed(chunk):
+                record = _decode_record(line)
+                if record.error is not UNSET:
+                    self.fault = ReplyError("the backend reported an error in the stream")
+                    return
+                if (record.message if self._is_chat else record.response) is UNSET:
+                    self.fault = ReplyError("a record without what was asked for")
+                    return
+                records.append(record)
+                if record.done:
+                    self.done = True
+                    return
+        except FramingError as fault:
+            self.fault = ReplyError(str(fault))
+        except _DECODE_FAULTS:
+            self.fault = ReplyError("a record that cannot be read")
+
+    def _finish(self) -> None:
+        try:
+            self._splitter.finish()
+        except FramingError as fault:
+            self.fault = ReplyError(str(fault))
+        else:
+            self.fault = ReplyError("the reply ended without its final record")
+
+    def __repr__(self) -> str:
+        return f"StreamReply(backend={self.backend!r}, done={self.done}, fault={self.fault!r})"
+
+
+class WholeReply:
+    """The one document of ``/api/embed`` as a reply of one batch."""
+
+    def __init__(self, *, backend: str, document: EmbedReply) -> None:
+        self.backend = backend
+        self.done = True
+        self.fault: ReplyError | None = None
+        self._document: EmbedReply | None = document
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The document, once."""
+        document, self._document = self._document, None
+        if document is None:
+            raise StopAsyncIteration
+        return document
+
+    def __repr__(self) -> str:
+        return f"WholeReply(backend={self.backend!r})"
+
+
+def decode_embed_reply(body: bytes, *, inputs: int) -> EmbedReply:
+    """The document, with one embedding per input. Raises ``ReplyError``."""
+    try:
+        reply = _decode_embed_reply(body)
+    except _DECODE_FAULTS:
+        raise ReplyError("a reply that cannot be read") from None
+    if len(reply.embeddings) != inputs:
+        raise ReplyError("not one embedding for each input")
+    return reply
+
+
+def timed_out(passed: DeadlinePassedError) -> ReplyError:
+    """Our own deadline as a fault."""
+    return ReplyError(f"no bytes within the deadline ({passed})", blame=Blame.NONE, timed_out=True)
