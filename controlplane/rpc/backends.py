@@ -78,7 +78,7 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         self._discovered = discovered
         self._clock = clock
 
-    async def AddBackend(self, request: pb.AddBackendRequest, context: Context) -> pb.AddBackendResponse:  # noqa: N802
+    async def AddBackend(self, request: pb.AddBackendRequest, context: Context) -> pb.AddBackendResponse:
         """As the proto says."""
         given = _read(request)
         self._check_dynamic(given.name)
@@ -100,7 +100,7 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
             backend=_message(backend, models=models), publication=convert.publication(applied=applied)
         )
 
-    async def RemoveBackend(self, request: pb.RemoveBackendRequest, context: Context) -> pb.RemoveBackendResponse:  # noqa: N802
+    async def RemoveBackend(self, request: pb.RemoveBackendRequest, context: Context) -> pb.RemoveBackendResponse:
         """As the proto says."""
         self._check_dynamic(request.name)
         if request.validate_only:
@@ -109,22 +109,20 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         await self._added.remove(request.name)
         return pb.RemoveBackendResponse(publication=convert.publication(applied=await self._publish()))
 
-    async def ListBackends(self, request: pb.ListBackendsRequest, context: Context) -> pb.ListBackendsResponse:  # noqa: N802
+    async def ListBackends(self, request: pb.ListBackendsRequest, context: Context) -> pb.ListBackendsResponse:
         """As the proto says."""
-        added = [backend for backend in await self._added.page() if backend.name not in self._static]
         known = await self._known()
         polls = self._discovered.last_polls
         return pb.ListBackendsResponse(
             backends=[
                 _with_health(_message(backend), known.get(backend.name), polls.get(backend.name))
-                for backend in [*self._static.values(), *added]
+                for backend in await self._all()
             ]
         )
 
-    async def ProbeBackends(self, request: pb.ProbeBackendsRequest, context: Context) -> pb.ProbeBackendsResponse:  # noqa: N802
+    async def ProbeBackends(self, request: pb.ProbeBackendsRequest, context: Context) -> pb.ProbeBackendsResponse:
         """As the proto says."""
-        backends: list[StaticBackend | AddedBackend] = [*self._static.values()]
-        backends += [backend for backend in await self._added.page() if backend.name not in self._static]
+        backends = await self._all()
         if request.name:
             backends = [backend for backend in backends if backend.name == request.name]
             if not backends:
@@ -133,6 +131,11 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         async with asyncio.TaskGroup() as tasks:
             probes = [tasks.create_task(self._probed(backend, room)) for backend in backends]
         return pb.ProbeBackendsResponse(results=[probe.result() for probe in probes])
+
+    async def _all(self) -> list[StaticBackend | AddedBackend]:
+        """Every backend in routing order; a static one hides an added one of its name."""
+        added = [backend for backend in await self._added.page() if backend.name not in self._static]
+        return [*self._static.values(), *added]
 
     def _check_dynamic(self, name: str) -> None:
         if name in self._static:

@@ -31,7 +31,7 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         self._source = source
         self._discovered = discovered
 
-    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:  # noqa: N802
+    async def ListModels(self, request: pb.ListModelsRequest, context: Context) -> pb.ListModelsResponse:
         """As the proto says."""
         names = [backend.name for backend in await self._source.backends()]
         if request.backend:
@@ -69,9 +69,8 @@ def _message(model: ModelRecord) -> pb.Model:
         context_length=model.context_length,
     )
     try:
-        moment = dt.datetime.fromisoformat(model.modified_at)
-    except ValueError:
+        message.modified_at.FromDatetime(dt.datetime.fromisoformat(model.modified_at).astimezone(dt.UTC))
+    except (ValueError, OverflowError):
         # Backends write what they like; a moment that is none is left out.
-        return message
-    message.modified_at.FromDatetime(moment.astimezone(dt.UTC))
+        message.ClearField("modified_at")
     return message

@@ -81,7 +81,7 @@ class Discovery:
         self._woken.set()
 
     async def poll(self) -> None:
-        """One round over all backends, by whoever holds the lock. Raises ``RedisUnavailableError``, ``StoreUnavailableError``."""
+        """One round, by whoever holds the lock. Raises ``RedisUnavailableError``, ``StoreUnavailableError``."""
         previous = await self._state.read()
         backends = await self._known_backends()
         polls, complete = await self._poll_all(backends, previous)
