@@ -78,7 +78,13 @@ class PublishedState:
         return record
 
     def record(
-        self, api_key: str, *, tenant_id: TenantId, with_digest: bool = True, digest: Digest | None = None, **fields: Any
+        self,
+        api_key: str,
+        *,
+        tenant_id: TenantId,
+        with_digest: bool = True,
+        digest: Digest | None = None,
+        **fields: Any,
     ) -> KeyRecord:
         prefix = apikey.prefix_of(api_key)
         own = digest or apikey.digest(PEPPER.encode(), api_key)

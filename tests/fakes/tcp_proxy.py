@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from typing import Self
 
 
 class TCPProxy:
@@ -33,7 +34,7 @@ class TCPProxy:
         for writer in tuple(self._writers):
             writer.transport.abort()
 
-    async def __aenter__(self) -> TCPProxy:
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self
 

@@ -47,9 +47,7 @@ class Caller:
         self.incarnation = incarnation(state)
 
     def acquire(self, lease_id: str | None = None) -> list[Any]:
-        reply: list[Any] = run(
-            self.state, self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4())))
-        )
+        reply: list[Any] = run(self.state, self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4()))))
         return reply
 
     def check(self) -> bytes:

@@ -1,0 +1,333 @@
+"""The multiplexed connection: order, deadlines, suspension, trust, reconnection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis as redis_client
+
+from dataplane.errors import CannotCheckError, LimitExceededError
+from dataplane.quota.calls import Calls, PrincipalCalls
+from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import READINESS_CHECK, Link
+from dataplane.quota.settlements import Settlements
+from dataplane.values import Principal, RequestId
+from deploy.local.redis import Redis
+from shared.clock import SystemClock
+from shared.keyspace import LeaseId, Shard
+from shared.lifecycle import Readiness
+from shared.redaction import Secret
+from tests.fakes.published_state import PublishedState
+from tests.fakes.redis_link import running_link
+from tests.fakes.tcp_proxy import TCPProxy, proxied
+from tests.fakes.waiting import until
+
+pytestmark = pytest.mark.redis
+SHARD = Shard("s00")
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Redis]:
+    """A server that a test may stop, kill and reconfigure."""
+    with Redis(tmp_path) as server:
+        yield server
+        if server.is_running:
+            os.kill(server.pid, signal.SIGCONT)
+
+
+@pytest.fixture
+def own_state(own_redis: Redis) -> Iterator[PublishedState]:
+    state = PublishedState(own_redis.url)
+    state.stamp()
+    yield state
+    state.close()
+
+
+@pytest.fixture
+async def proxy(redis: Redis) -> AsyncIterator[TCPProxy]:
+    async with proxied("127.0.0.1", redis.port) as proxy:
+        yield proxy
+
+
+def through(proxy: TCPProxy, redis: Redis) -> str:
+    return redis.url.replace(f":{redis.port}/", f":{proxy.port}/")
+
+
+def leases_of(link: Link) -> RedisLeases:
+    calls = Calls(backlog_max_events=1000)
+    settlements = Settlements(link=link, calls=calls, capacity=10)
+    return RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
+
+
+def new_id() -> RequestId:
+    return RequestId(uuid.uuid4().hex)
+
+
+async def test_commands_of_one_turn_are_answered_to_their_callers(link: Link, state: PublishedState):
+    for number in range(200):
+        state.client.set(f"n:{number}", number)
+    replies = await asyncio.gather(*(link.get(f"n:{number}") for number in range(200)))
+    assert replies == [[str(number).encode()] for number in range(200)]
+
+
+async def test_ten_thousand_cancellations_never_mix_up_replies(proxy: TCPProxy, redis: Redis, state: PublishedState):
+    source = random.Random(20261121)
+    proxy.delay = lambda: source.uniform(0.0, 0.02)
+    state.client.mset({f"n:{number}": number for number in range(1000)})
+    mixed_up: list[tuple[int, Any]] = []
+    answered = cancelled = 0
+    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+
+        async def ask(number: int) -> None:
+            nonlocal answered
+            reply = await link.get(f"n:{number}", f"n:{(number + 1) % 1000}")
+            answered += 1
+            if reply != [str(number).encode(), str((number + 1) % 1000).encode()]:
+                mixed_up.append((number, reply))
+
+        async def impatient(number: int) -> None:
+            nonlocal cancelled
+            task = asyncio.create_task(ask(number))
+            await asyncio.sleep(source.uniform(0.0, 0.08))
+            cancelled += task.cancel()
+            await asyncio.wait((task,))
+
+        for _ in range(20):
+            await asyncio.gather(*(impatient(source.randrange(1000)) for _ in range(500)))
+        assert await link.get("n:7") == [b"7"]
+        assert link.counts.suspensions == 0
+    assert mixed_up == []
+    assert cancelled > 2_000
+    assert answered > 2_000
+
+
+async def test_cancelled_admission_is_taken_back(proxy: TCPProxy, redis: Redis, state: PublishedState):
+    principal = state.principal()
+    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+        proxy.delay = lambda: 0.03
+        task = asyncio.create_task(leases_of(link).acquire(principal, new_id()))
+        await until(lambda: state.slots(principal) == (1, 1, 1))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: state.slots(principal) == (0, 0, 0))
+        assert state.usage(principal) == []
+
+
+async def test_stopped_redis_denies_in_time_and_no_admission_comes_to_life(own_redis: Redis, own_state: PublishedState):
+    principals = [own_state.principal() for _ in range(5)]
+    async with running_link(own_redis.url) as link:
+        leases = leases_of(link)
+        await leases.acquire(principals[0], new_id())
+        os.kill(own_redis.pid, signal.SIGSTOP)
+
+        async def denied(principal: Principal) -> float:
+            started_s = time.monotonic()
+            with pytest.raises(CannotCheckError):
+                await leases.acquire(principal, new_id())
+            return time.monotonic() - started_s
+
+        waits_s = await asyncio.gather(*(denied(principal) for principal in principals for _ in range(20)))
+        assert max(waits_s) < 0.25
+        waits_s = await asyncio.gather(*(denied(principal) for principal in principals))
+        assert max(waits_s) < 0.05, "a suspended link fails at once"
+        os.kill(own_redis.pid, signal.SIGCONT)
+        await until(lambda: link.is_trusted)
+        assert [own_state.slots(principal)[:2] for principal in principals] == [(1, 1)] + [(0, 0)] * 4
+        await leases.acquire(principals[1], new_id())
+
+
+async def test_no_admission_comes_to_life_after_the_connection_was_given_up(
+    own_redis: Redis, own_state: PublishedState
+):
+    principal = own_state.principal()
+    async with running_link(own_redis.url) as link:
+        leases = leases_of(link)
+        await leases.acquire(own_state.principal(), new_id())  # the script is known from now on
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        attempts = [leases.acquire(principal, new_id()) for _ in range(8)]
+        assert all(isinstance(e, CannotCheckError) for e in await asyncio.gather(*attempts, return_exceptions=True))
+        connections = link.counts.connections
+        await until(lambda: not link.is_trusted and link._incarnation is None)
+        os.kill(own_redis.pid, signal.SIGCONT)
+        await until(lambda: link.is_trusted and link.counts.connections > connections)
+        assert own_state.slots(principal)[:2] == (0, 0)
+        await leases.acquire(principal, new_id())
+
+
+async def test_lost_replies_leave_no_lease_behind(proxy: TCPProxy, redis: Redis, state: PublishedState):
+    principal = state.principal()
+    async with running_link(through(proxy, redis)) as link:
+        with pytest.raises(LimitExceededError):
+            await leases_of(link).acquire(state.principal(concurrent=0), new_id())  # the script is known from now on
+        proxy.swallow_replies = True
+        with pytest.raises(CannotCheckError):
+            await leases_of(link).acquire(principal, new_id())
+        proxy.reset()
+        proxy.swallow_replies = False
+        await until(lambda: link.is_trusted)
+        await until(lambda: state.slots(principal) == (0, 0, 0))
+        assert state.usage(principal) == []
+
+
+async def test_reset_connection_fails_what_is_in_flight_and_comes_back(
+    proxy: TCPProxy, redis: Redis, state: PublishedState
+):
+    principal = state.principal()
+    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+        proxy.swallow_replies = True
+        task = asyncio.create_task(leases_of(link).acquire(principal, new_id()))
+        await until(lambda: state.slots(principal) == (1, 1, 1))
+        proxy.reset()
+        proxy.swallow_replies = False
+        with pytest.raises(CannotCheckError):
+            await task
+        await until(lambda: link.is_trusted, timeout_s=2.0)
+        await until(lambda: state.slots(principal) == (0, 0, 0))
+
+
+async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedState):
+    leases, principal = leases_of(link), state.principal(concurrent=None, tenant_concurrent=None)
+    for _ in range(3):
+        state.client.script_flush()
+        await asyncio.gather(*(leases.acquire(principal, new_id()) for _ in range(20)))
+    assert state.slots(principal) == (60, 60, 60)
+
+
+async def test_flushed_data_denies_until_it_is_rebuilt(link: Link, state: PublishedState):
+    leases, principal = leases_of(link), state.principal()
+    state.client.flushall()
+    with pytest.raises(CannotCheckError):
+        await leases.acquire(principal, new_id())
+    with pytest.raises(CannotCheckError):
+        await leases.check(principal)
+    state.stamp(epoch=2)
+    state.live(principal, key=1, tenant=1)
+    await leases.acquire(principal, new_id())
+
+
+async def test_restarted_redis_denies_until_it_is_stamped_again(own_redis: Redis, own_state: PublishedState):
+    principal = own_state.principal()
+    async with running_link(own_redis.url) as link:
+        leases = leases_of(link)
+        await leases.acquire(principal, new_id())
+        own_redis.kill()
+        await until(lambda: not link.is_trusted)
+        own_redis.start(pause=time.sleep)
+        await until(lambda: link.is_trusted)
+        with pytest.raises(CannotCheckError, match="unfenced"):
+            await leases.acquire(principal, new_id())
+        own_state.stamp(epoch=2)
+        await leases.acquire(principal, new_id())
+
+
+async def test_absent_redis_denies_at_once():
+    async with running_link("redis://127.0.0.1:1/0", trusted=False) as link:
+        with pytest.raises(CannotCheckError):
+            await link.get("anything")
+        assert not link.is_trusted
+
+
+async def test_wrong_password_is_never_trusted(redis: Redis):
+    async with running_link(f"redis://:wrong@127.0.0.1:{redis.port}/0", trusted=False) as link:
+        await until(lambda: link.counts.connections == 0)
+        with pytest.raises(CannotCheckError):
+            await link.get("anything")
+
+
+@pytest.mark.parametrize(
+    ("setting", "wrong", "right"),
+    [("maxmemory-policy", "allkeys-lru", "noeviction"), ("appendonly", "no", "yes")],
+)
+async def test_server_that_may_lose_data_is_not_ready(own_redis: Redis, setting: str, wrong: str, right: str):
+    readiness = Readiness((READINESS_CHECK,))
+    link = Link(url=Secret(own_redis.url), timeout_s=0.15, readiness=readiness)
+    with redis_client.Redis.from_url(own_redis.url) as admin:
+        client: Any = admin
+        running = asyncio.create_task(link.run())
+        try:
+            await until(lambda: readiness.ready)
+            client.config_set(setting, wrong)
+            await until(lambda: not readiness.ready)
+            with pytest.raises(CannotCheckError):
+                await link.get("anything")
+            client.config_set(setting, right)
+            await until(lambda: readiness.ready)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+    assert not readiness.ready
+
+
+async def test_replica_is_not_trusted(own_redis: Redis, own_state: PublishedState):
+    principal = own_state.principal()
+    async with running_link(own_redis.url) as link:
+        own_state.client.replicaof("127.0.0.1", 1)
+        with pytest.raises(CannotCheckError):
+            await leases_of(link).acquire(principal, new_id())
+        await until(lambda: not link.is_trusted)
+        own_state.client.replicaof("NO", "ONE")
+        await until(lambda: link.is_trusted)
+        with pytest.raises(CannotCheckError, match="unfenced"):
+            await leases_of(link).acquire(principal, new_id())
+
+
+async def test_memory_that_is_used_up_denies(own_redis: Redis, own_state: PublishedState):
+    principal = own_state.principal()
+    async with running_link(own_redis.url) as link:
+        own_state.client.config_set("maxmemory", 1)
+        with pytest.raises(CannotCheckError, match="OutOfMemory"):
+            await leases_of(link).acquire(principal, new_id())
+
+
+async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
+    principal = state.principal()
+    state.client.delete(f"gateway:{{{principal.shard}}}:live")
+    state.client.set(f"gateway:{{{principal.shard}}}:live", "text")
+    with pytest.raises(CannotCheckError):
+        await leases_of(link).acquire(principal, new_id())
+
+
+async def test_missing_permission_denies(redis: Redis, state: PublishedState):
+    principal = state.principal()
+    state.client.execute_command(
+        "ACL", "SETUSER", "limited", "on", ">pw", "resetkeys", "~nothing", "+info", "+evalsha", "+eval", "+get", "+ping"
+    )
+    async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0") as link:
+        with pytest.raises(CannotCheckError, match="NoPermission"):
+            await leases_of(link).acquire(principal, new_id())
+    state.client.execute_command("ACL", "DELUSER", "limited")
+
+
+async def test_paused_clients_are_denied_in_time(own_redis: Redis, own_state: PublishedState):
+    principal = own_state.principal()
+    async with running_link(own_redis.url) as link:
+        leases = leases_of(link)
+        own_state.client.client_pause(600, all=True)
+        started_s = time.monotonic()
+        with pytest.raises(CannotCheckError):
+            await leases.acquire(principal, new_id())
+        assert time.monotonic() - started_s < 0.25
+        await until(lambda: link.is_trusted)
+        assert own_state.slots(principal) == (0, 0, 0)
+
+
+async def test_settlement_without_an_undo_is_not_taken_back(proxy: TCPProxy, redis: Redis, state: PublishedState):
+    principal, other = state.principal(), state.principal()
+    calls = PrincipalCalls(principal, 1000)
+    async with running_link(through(proxy, redis)) as link:
+        await link.call(SHARD, PrincipalCalls(other, 1000).settle(link.incarnation(SHARD), LeaseId("other"), b"{}"))
+        proxy.swallow_replies = True
+        with pytest.raises(CannotCheckError):
+            await link.call(SHARD, calls.settle(link.incarnation(SHARD), LeaseId("one"), b'{"one":1}'))
+        assert b'{"one":1}' in state.usage(principal)
+        assert link.counts.undos == 0
