@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 
-from controlplane import config
-from controlplane.app import ControlPlane
+from controlplane import app, config
 from controlplane.config import Settings
 from controlplane.rpc.server import BindError
 from shared import logs
@@ -36,7 +35,7 @@ def main() -> int:
 
 
 async def _serve(settings: Settings) -> None:
-    plane = ControlPlane(settings)
+    plane = app.create(settings)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, plane.stop)

@@ -65,7 +65,6 @@ async def running(settings: Settings, **more: str) -> AsyncIterator[Process]:
         *("-m", "controlplane"),
         env=environment(settings, port, **more),
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         yield Process(process, port)

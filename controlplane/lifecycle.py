@@ -1,0 +1,130 @@
+"""The life of a control-plane process: listen, prepare, work, drain.
+
+The server listens at once and says NOT_SERVING until Postgres, the schema and Redis are there; neither has to be up for
+the process to start, and each may come and go. Every task lives in the one task group of ``run``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Protocol
+
+from controlplane.config import Settings
+from controlplane.errors import RedisUnavailableError, StoreUnavailableError
+from controlplane.publish.redis_state import RedisState
+from controlplane.rpc.server import AdminServer
+from controlplane.store import engine, migrate
+from shared import logs
+from shared.backoff import Backoff
+from shared.lifecycle import Readiness
+
+CHECK_EVERY_S = 0.5
+
+_log = logs.get("controlplane.lifecycle")
+
+
+class Worker(Protocol):
+    """Something that goes on until it is cancelled."""
+
+    async def run(self) -> None:
+        """Works until cancelled."""
+        ...
+
+
+class ControlPlane:
+    """One control-plane process; ``run`` returns when it has drained.
+
+    ``workers`` start when the schema is there. ``closing`` ends what holds threads or connections, in this order.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        server: AdminServer,
+        state: RedisState,
+        workers: Sequence[Worker],
+        closing: Sequence[Callable[[], Awaitable[None]]],
+    ) -> None:
+        self._settings = settings
+        self._server = server
+        self._state = state
+        self._workers = workers
+        self._closing = closing
+        self.readiness = Readiness(("postgres", "schema", "redis"))
+        self.port: int | None = None
+
+    def stop(self) -> None:
+        """Starts draining; ``run`` returns when it is done."""
+        self.readiness.start_draining()
+
+    async def run(self) -> None:
+        """Serves until ``stop``. Raises ``BindError``."""
+        try:
+            self.port = await self._server.start()
+            _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
+            async with asyncio.TaskGroup() as tasks:
+                working = [_spawn(tasks, self._prepare_then_work()), _spawn(tasks, self._watch_readiness())]
+                await self.readiness.drain_started()
+                _log.info("drain_started")
+                # Workers go on meanwhile: calls that end now still want their changes published.
+                await self._server.stop(grace_s=self._settings.drain_timeout_s)
+                for task in working:
+                    task.cancel()
+        finally:
+            await self._server.stop(grace_s=0)
+            for close in self._closing:
+                await close()
+            await engine.disconnect()
+        _log.info("control_plane_stopped")
+
+    async def _prepare_then_work(self) -> None:
+        backoff = Backoff(first_s=0.2, last_s=3.0)
+        while True:
+            try:
+                await self._prepare()
+                break
+            except StoreUnavailableError as fault:
+                _log.warning("postgres_awaited", fault=str(fault))
+                await asyncio.sleep(backoff.next_s())
+        self.readiness.report("schema", holds=True)
+        async with asyncio.TaskGroup() as tasks:
+            for worker in self._workers:
+                _spawn(tasks, worker.run())
+
+    async def _prepare(self) -> None:
+        await engine.connect(
+            self._settings.database_url.reveal(),
+            pool_size=self._settings.database_pool_size,
+            pool_overflow=self._settings.database_overflow,
+        )
+        await migrate(self._settings)
+
+    async def _watch_readiness(self) -> None:
+        was_ready: bool | None = None
+        while True:
+            self.readiness.report("postgres", holds=await _holds(engine.ping()))
+            self.readiness.report("redis", holds=await _holds(self._state.ping()))
+            if self.readiness.ready != was_ready:
+                was_ready = self.readiness.ready
+                await self._server.report(serving=was_ready)
+                _log.info("readiness_changed", ready=was_ready, failing=list(self.readiness.failing))
+            await asyncio.sleep(CHECK_EVERY_S)
+
+    def __repr__(self) -> str:
+        return f"ControlPlane(port={self.port}, {self.readiness!r})"
+
+
+def _spawn(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    # A fresh context: a transaction that happens to be open here must not travel into the task.
+    return tasks.create_task(work, context=contextvars.Context())
+
+
+async def _holds(check: Coroutine[Any, Any, None]) -> bool:
+    try:
+        await check
+    except (StoreUnavailableError, RedisUnavailableError):
+        return False
+    return True
