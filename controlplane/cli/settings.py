@@ -25,19 +25,39 @@ type Output = Literal["table", "json", "yaml"]
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What the command line reads from its environment; each has a flag that wins over it."""
 
-    address: Annotated[str | None, Setting("GATEWAY_ADMIN_ADDRESS", "host:port of the admin API")] = None
-    token: Annotated[Secret | None, Setting("GATEWAY_ADMIN_TOKEN", "Bearer token of the operator")] = None
-    tls: Annotated[bool, Setting("GATEWAY_ADMIN_TLS", "Use TLS with the system's authorities")] = False
-    tls_ca: Annotated[str | None, Setting("GATEWAY_ADMIN_TLS_CA", "PEM file of the server's authority")] = None
-    tls_cert: Annotated[str | None, Setting("GATEWAY_ADMIN_TLS_CLIENT_CERT", "PEM file of our certificate")] = None
-    tls_key: Annotated[str | None, Setting("GATEWAY_ADMIN_TLS_CLIENT_KEY", "PEM file of our private key")] = None
+    address: Annotated[
+        str | None, Setting("GATEWAY_ADMIN_ADDRESS", "host:port of the admin API", group="Command line")
+    ] = None
+    token: Annotated[
+        Secret | None, Setting("GATEWAY_ADMIN_TOKEN", "Bearer token of the operator", group="Command line")
+    ] = None
+    tls: Annotated[
+        bool, Setting("GATEWAY_ADMIN_TLS", "Use TLS with the system's authorities", group="Command line")
+    ] = False
+    tls_ca: Annotated[
+        str | None, Setting("GATEWAY_ADMIN_TLS_CA", "PEM file of the server's authority", group="Command line")
+    ] = None
+    tls_cert: Annotated[
+        str | None, Setting("GATEWAY_ADMIN_TLS_CLIENT_CERT", "PEM file of our certificate", group="Command line")
+    ] = None
+    tls_key: Annotated[
+        str | None, Setting("GATEWAY_ADMIN_TLS_CLIENT_KEY", "PEM file of its private key", group="Command line")
+    ] = None
     insecure: Annotated[
-        bool, Setting("GATEWAY_ADMIN_PLAINTEXT", "Allow a token without TLS beyond loopback (a private network)")
+        bool,
+        Setting(
+            "GATEWAY_ADMIN_PLAINTEXT",
+            "Send a token without TLS beyond loopback (a private network)",
+            group="Command line",
+        ),
     ] = False
     timeout_s: Annotated[
-        float, Setting("GATEWAY_ADMIN_TIMEOUT_S", "Seconds until an answer", minimum=0.1, maximum=3600)
+        float,
+        Setting("GATEWAY_ADMIN_TIMEOUT_S", "Seconds until an answer", minimum=0.1, maximum=3600, group="Command line"),
     ] = DEFAULT_TIMEOUT_S
-    output: Annotated[Output, Setting("GATEWAY_OUTPUT", "How answers are shown", choices=OUTPUTS)] = "table"
+    output: Annotated[
+        Output, Setting("GATEWAY_OUTPUT", "How answers are shown", choices=OUTPUTS, group="Command line")
+    ] = "table"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
