@@ -17,6 +17,9 @@ from controlplane.cli.options import short_enum_name
 
 NOTHING = "none"
 
+# People read moments to the second; documents carry the fraction.
+_SECONDS_LENGTH = len("2027-01-31T00:00:00")
+
 _NUMBERS = frozenset(
     {
         FieldDescriptor.CPPTYPE_INT32,
@@ -165,6 +168,8 @@ def text_of(message: Message, field: FieldDescriptor, catalogue: Catalogue | Non
 def _item_text(field: FieldDescriptor, value: Any, catalogue: Catalogue | None) -> str:
     nested = field.message_type
     if nested is not None:
+        if nested.full_name == "google.protobuf.Timestamp":
+            return f"{value.ToJsonString()[:_SECONDS_LENGTH]}Z"
         if nested.full_name.startswith("google.protobuf."):
             return str(value.ToJsonString()) if hasattr(value, "ToJsonString") else str(value).strip()
         if len(nested.fields) == 1 and nested.fields[0].is_repeated:

@@ -73,7 +73,7 @@ class Experiments(grpc.GenericRpcHandler):
     def _progress(self, name: str, percent: int) -> Any:
         answer = self._answer("watch-experiments")
         answer.name, answer.percent = name, percent
-        answer.at.seconds = percent
+        answer.at.seconds, answer.at.nanos = percent, 500_000_000
         return answer
 
     def _answer(self, name: str) -> Any:
@@ -200,6 +200,7 @@ def test_stream_is_shown_as_it_comes(call):
     _, as_yaml, _ = call("watch-experiments", "--name", "x", "-o", "yaml")
 
     assert [json.loads(line)["percent"] for line in as_json.splitlines()] == [10, 60]
+    assert json.loads(as_json.splitlines()[1])["at"] == "1970-01-01T00:01:00.500Z"
     assert as_text.splitlines()[1] == "name=x  percent=60  at=1970-01-01T00:01:00Z"
     assert as_yaml.count("---\n") == 2
 
