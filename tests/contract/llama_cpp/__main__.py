@@ -9,11 +9,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import xllamacpp
+import xllamacpp  # type: ignore[import-untyped]  # a compiled module without stubs
 
 from tests.contract.llama_cpp.model import CONTEXT_LENGTH, write_model
-
-MODEL = "tiny"
+from tests.contract.llama_cpp.tiny import MODEL
 
 
 def main(folder: Path) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.contract.llama_cpp.model import EOS_TOKEN, TOOL_CALL
 from tests.contract.llama_cpp.shapes import Kind
+from tests.contract.llama_cpp.tiny import EOS_TOKEN, TOOL_CALL
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
 EMBEDDINGS = "/v1/embeddings"
+
+Fields = dict[str, Any]
 
 _KINDS = {
     CHAT: (Kind.CHAT, Kind.CHAT_CHUNK),
@@ -26,10 +28,10 @@ class Case:
 
     name: str
     path: str
-    body: dict[str, Any]
+    body: Fields
     model: str = _TALKER
-    ours: dict[str, Any] = field(default_factory=dict)
-    theirs: dict[str, Any] = field(default_factory=dict)
+    ours: Fields = field(default_factory=dict)
+    theirs: Fields = field(default_factory=dict)
 
     @property
     def kind(self) -> Kind:
@@ -43,7 +45,7 @@ class Case:
         return bool(self.body.get("stream"))
 
 
-_WEATHER = {
+_WEATHER: Fields = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -56,29 +58,27 @@ _WEATHER = {
         },
     },
 }
-_PERSON = {
+_PERSON: Fields = {
     "type": "object",
     "properties": {"name": {"type": "string", "enum": ["Ada", "Bob"]}, "adult": {"type": "boolean"}},
     "required": ["name", "adult"],
     "additionalProperties": False,
 }
-_NO_THINKING = {"temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
-_THINKING = {"temperature": 0, "chat_template_kwargs": {"enable_thinking": True}}
+_NO_THINKING: Fields = {"temperature": 0, "chat_template_kwargs": {"enable_thinking": False}}
+_THINKING: Fields = {"temperature": 0, "chat_template_kwargs": {"enable_thinking": True}}
 # Random weights call no tool by themselves and end no reply: biases start the call and end the reply after it.
-_CALLING = {**_NO_THINKING, "parallel_tool_calls": False, "logit_bias": [[TOOL_CALL, 100], [EOS_TOKEN, 100]]}
+_CALLING: Fields = {**_NO_THINKING, "parallel_tool_calls": False, "logit_bias": [[TOOL_CALL, 100], [EOS_TOKEN, 100]]}
 
-_STREAM = {"stream": True}
-_STREAM_WITH_USAGE = {"stream": True, "stream_options": {"include_usage": True}}
+_STREAM: Fields = {"stream": True}
+_STREAM_WITH_USAGE: Fields = {"stream": True, "stream_options": {"include_usage": True}}
 
 
-def _chat(name: str, model: str = _TALKER, theirs: dict[str, Any] = _NO_THINKING, **body: Any) -> Case:
+def _chat(name: str, model: str = _TALKER, theirs: Fields = _NO_THINKING, **body: Any) -> Case:
     messages = [{"role": "user", "content": "Tell me of the person, or get_weather of the city"}]
     return Case(name, CHAT, {"messages": messages, "max_tokens": 6, "seed": 1, **body}, model=model, theirs=theirs)
 
 
-def _completion(
-    name: str, *, ours: dict[str, Any] | None = None, theirs: dict[str, Any] | None = None, **body: Any
-) -> Case:
+def _completion(name: str, *, ours: Fields | None = None, theirs: Fields | None = None, **body: Any) -> Case:
     asked = {"prompt": "Once upon a time", "max_tokens": 6, "seed": 1, **body}
     return Case(name, COMPLETIONS, asked, ours=ours or {}, theirs={"temperature": 0, **(theirs or {})})
 
@@ -87,11 +87,11 @@ def _embedding(name: str, **body: Any) -> Case:
     return Case(name, EMBEDDINGS, body, model=_EMBEDDER)
 
 
-_DOCUMENT = {
+_DOCUMENT: Fields = {
     "max_tokens": 400,
     "response_format": {"type": "json_schema", "json_schema": {"name": "person", "schema": _PERSON}},
 }
-_CALL = {"max_tokens": 400, "tools": [_WEATHER], "tool_choice": "required"}
+_CALL: Fields = {"max_tokens": 400, "tools": [_WEATHER], "tool_choice": "required"}
 
 ANSWERED = (
     _chat("chat"),

@@ -13,10 +13,10 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.contract.llama_cpp.tiny import EOS_TOKEN, MODEL, TOOL_CALL
+
 EMBEDDING_LENGTH = 32
 CONTEXT_LENGTH = 4096
-TOOL_CALL = "<tool_call>"
-EOS_TOKEN = 2
 
 _FEED_FORWARD_LENGTH = 64
 _HEADS = 2
@@ -58,7 +58,7 @@ def write_model(path: Path) -> None:
     """Writes the model as GGUF: 150 KB, always the same bytes."""
     tokens = _vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
+    writer.add_name(MODEL)
     writer.add_context_length(CONTEXT_LENGTH)
     writer.add_embedding_length(EMBEDDING_LENGTH)
     writer.add_block_count(_LAYERS)

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 import httpx
 
-from tests.contract.llama_cpp.__main__ import MODEL
 from tests.contract.llama_cpp.frames import Reply, read_reply
+from tests.contract.llama_cpp.tiny import MODEL
 
 _START_TIMEOUT_S = 30
 _REPLY_TIMEOUT_S = 30

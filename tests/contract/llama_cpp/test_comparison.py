@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.contract.llama_cpp.differences import KNOWN, undeclared, unneeded
-from tests.contract.llama_cpp.frames import FramingError, Reply, read_reply, story
+from tests.contract.llama_cpp.frames import Frame, FramingError, Reply, read_reply, story
 from tests.contract.llama_cpp.server import LlamaCpp
 from tests.contract.llama_cpp.shapes import (
     Difference,
@@ -17,15 +17,16 @@ from tests.contract.llama_cpp.shapes import (
     shape,
     values,
 )
+from tests.contract.llama_cpp.tiny import MODEL as TINY
 
-MODEL = {"id": "m", "object": "model", "created": 1, "owned_by": "o"}
+MODEL: Frame = {"id": "m", "object": "model", "created": 1, "owned_by": "o"}
 
 
-def listing(**fields):
+def listing(**fields: object) -> Frame:
     return {"object": "list", "data": [MODEL | fields]}
 
 
-def differing(ours, theirs):
+def differing(ours: Frame, theirs: Frame) -> set[tuple[str, What]]:
     found = differences(Kind.MODELS, shape([ours]), shape([theirs]))
     return {(each.path, each.what) for each in found}
 
@@ -110,12 +111,12 @@ def test_a_whole_answer_is_one_object():
         read_reply(200, "application/json", b"[1]")
 
 
-def chunk(delta, *, finish=None, **more):
+def chunk(delta: Frame, *, finish: str | None = None, **more: object) -> Frame:
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
 
 
 def test_a_story_names_what_comes_again_or_out_of_order():
-    def told(*frames):
+    def told(*frames: Frame) -> list[str]:
         return story(Reply(200, "text/event-stream", frames))
 
     said = chunk({"content": "a"})
@@ -144,6 +145,6 @@ def test_the_table_names_the_entries_that_nothing_needs():
 
 
 def test_a_server_that_does_not_start_says_so(tmp_path, root):
-    (tmp_path / "tiny.gguf").mkdir()
+    (tmp_path / f"{TINY}.gguf").mkdir()
     with pytest.raises(RuntimeError, match="did not start"), LlamaCpp(tmp_path, root):
         pass

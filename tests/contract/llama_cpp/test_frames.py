@@ -7,11 +7,14 @@ import json
 import struct
 
 import pytest
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from tests.contract.llama_cpp.cases import ANSWERED, KINDS, REFUSED
+from tests.contract.llama_cpp.conftest import Replies
 from tests.contract.llama_cpp.differences import SDK_GAPS, STORIES, undeclared, unneeded
-from tests.contract.llama_cpp.frames import Reply, story
-from tests.contract.llama_cpp.shapes import Kind, differences, faults, shape, values
+from tests.contract.llama_cpp.frames import Frame, Reply, story
+from tests.contract.llama_cpp.shapes import Difference, Kind, differences, faults, shape, values
 
 STREAMS = [case.name for case in ANSWERED if case.streamed]
 # Words that mean something to a client's program, and so must be the same and not only of the same type.
@@ -33,7 +36,12 @@ WORDS = {
 }  # fmt: skip
 
 
-def compared(name: str, ours, theirs):
+def unstreamed(name: str) -> str:
+    """The case that asks the same without streaming."""
+    return name.removesuffix(" streamed")
+
+
+def compared(name: str, ours: Replies, theirs: Replies) -> set[Difference]:
     return differences(KINDS[name], shape(ours[name].frames), shape(theirs[name].frames))
 
 
@@ -94,7 +102,7 @@ def test_our_frames_are_what_openais_package_declares(name, ours):
 
 
 def test_every_gap_of_the_package_is_one_for_llama_cpp_too(ours, theirs):
-    def gaps(replies):
+    def gaps(replies: Replies) -> set[tuple[Kind, str]]:
         return {
             (kind, path)
             for name, kind in KINDS.items()
@@ -124,6 +132,35 @@ def joined_arguments(reply: Reply) -> str:
     calls = [call for delta in deltas for call in delta.get("tool_calls", [])]
     assert "id" in calls[0]
     return "".join(call["function"].get("arguments", "") for call in calls)
+
+
+@pytest.mark.parametrize("name", [name for name in STREAMS if KINDS.get(unstreamed(name)) is Kind.CHAT])
+def test_openais_package_joins_a_stream_to_the_answer_as_a_whole(name, ours, theirs):
+    (whole,) = ours[unstreamed(name)].frames[0]["choices"]
+    (mine,) = joined(ours[name])
+    assert mine["finish_reason"] == whole["finish_reason"]
+    assert mine.get("logprobs") == whole["logprobs"]
+    assert mine["message"].get("reasoning") == whole["message"].get("reasoning")
+    # A delta has an empty text where a message has null.
+    assert (mine["message"]["content"] or None) == (whole["message"]["content"] or None)
+    assert calls_of(mine["message"]) == calls_of(whole["message"])
+    (their_own,) = joined(theirs[name])
+    assert their_own["finish_reason"] == whole["finish_reason"]
+
+
+def joined(reply: Reply) -> list[Frame]:
+    state = ChatCompletionStreamState()
+    for frame in reply.frames:
+        state.handle_chunk(ChatCompletionChunk.model_validate(frame))
+    choices: list[Frame] = state.current_completion_snapshot.to_dict()["choices"]  # type: ignore[assignment]  # JSON
+    return choices
+
+
+def calls_of(message: Frame) -> list[tuple[str, str, str, str]]:
+    return [
+        (call["id"], call["type"], call["function"]["name"], call["function"]["arguments"])
+        for call in message.get("tool_calls") or []
+    ]
 
 
 def test_base64_holds_the_numbers_of_the_list_in_the_same_format(ours, theirs):
