@@ -25,6 +25,7 @@ Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 THINK_LEVELS = ("low", "medium", "high", "max")
 AS_MUCH_AS_ALLOWED = (-1, -2)
+COMMON_ROLES = frozenset({"system", "user", "assistant", "tool"})
 # The format that asks for any JSON value.
 ANY_JSON = Raw(b'"json"')
 MAX_TOOL_NAME_CHARACTERS = 256
@@ -86,6 +87,8 @@ def message_bytes(message: Message) -> int:
 
 def role(value: str | None, field: str) -> str:
     """A role in lower case, as Ollama reads it. Some models have roles of their own (``control``, ``document 1``)."""
+    if value in COMMON_ROLES:
+        return value
     if value is None or _ROLE.fullmatch(value) is None:
         raise RequestError(f"{field} must be the name of a role", param=field)
     return value.lower()
@@ -106,6 +109,14 @@ def image(value: str, field: str) -> str:
     if empty:
         raise RequestError(f"{field} must not be empty", param=field)
     return text
+
+
+def images_of(messages: Sequence[Message], caps: Caps) -> int:
+    """How many images the messages hold, within the cap."""
+    count = sum(len(message.images) for message in messages if message.images is not UNSET)
+    if count > caps.max_images:
+        raise RequestError(f"messages may hold at most {caps.max_images} images", param="messages")
+    return count
 
 
 def count_within(count: int, maximum: int, field: str) -> None:
@@ -152,7 +163,7 @@ def schema(value: Any, field: str, caps: Caps) -> Raw:
     if not isinstance(value, dict):
         raise RequestError(f"{field} must be a JSON schema object", param=field)
     _check_schema(value, field, caps)
-    raw = strict_json.encoded(value, field)
+    raw = strict_json.encoded(value)
     if len(raw) > caps.max_schema_bytes:
         raise RequestError(f"{field} may have at most {caps.max_schema_bytes} bytes", param=field)
     return Raw(raw)
@@ -162,7 +173,7 @@ def tools(values: Sequence[Tool], field: str, caps: Caps) -> tuple[Raw, int]:
     """Tool definitions, rebuilt, and the most bytes that they add to a prompt."""
     count_within(len(values), caps.max_tools, field)
     rebuilt = [_tool(value, f"{field}[{index}]") for index, value in enumerate(values)]
-    raw = strict_json.encoded(rebuilt, field)
+    raw = strict_json.encoded(rebuilt)
     prompt_bytes = go_json_bytes(raw) + _TOOL_MARKUP_BYTES * len(rebuilt) + _TOOL_KEY_MARKUP_BYTES * raw.count(b'":')
     return Raw(raw), prompt_bytes
 

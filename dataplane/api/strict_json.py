@@ -71,9 +71,8 @@ class Closed:
 
     def check(self, value: Mapping[str, Any], dropped: Dropped) -> None:
         """Notes what is dropped; raises ``RequestError`` for a key that only folding makes equal to a known one."""
-        extra = value.keys() - self._read
-        if extra:
-            self._drop(extra, value, dropped)
+        if not self._read.issuperset(value):
+            self._drop(value.keys() - self._read, value, dropped)
         for name, member in self._members:
             child = value.get(name)
             if type(child) is dict:
@@ -137,12 +136,9 @@ def typed[T](value: Mapping[str, Any], kind: type[T]) -> T:
         raise _explained(str(fault)) from None
 
 
-def encoded(value: Any, field: str) -> bytes:
-    """A parsed value in our own spelling; raises ``RequestError`` where it cannot be written."""
-    try:
-        return _ENCODER.encode(value)
-    except (OverflowError, UnicodeEncodeError) as fault:
-        raise RequestError(f"{field} holds a value that cannot be represented", param=field) from fault
+def encoded(value: Any) -> bytes:
+    """A parsed value in our own spelling; ``parse`` has refused everything that cannot be written."""
+    return _ENCODER.encode(value)
 
 
 def fold(key: str) -> str:

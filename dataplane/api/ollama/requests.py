@@ -151,9 +151,8 @@ def chat(body: bytes, caps: Caps) -> Parsed:
     if not fields.messages:
         raise RequestError("messages must hold at least one message", param="messages")
     rules.count_within(len(fields.messages), caps.max_messages, "messages")
-    messages = [_message(message, f"messages[{index}]", caps) for index, message in enumerate(fields.messages)]
-    images = sum(len(message.images) for message in messages if message.images is not UNSET)
-    rules.count_within(images, caps.max_images, "images")
+    messages = [_message(message, index, caps) for index, message in enumerate(fields.messages)]
+    images = rules.images_of(messages, caps)
     tools, tool_bytes = rules.tools(fields.tools, "tools", caps) if fields.tools else (UNSET, 0)
     options, num_predict, clamped = _options(fields.options, caps)
     native = ChatBody(
@@ -260,7 +259,16 @@ def _format(value: Any, caps: Caps) -> Raw | Unset:
     return rules.schema(value, "format", caps)
 
 
-def _message(fields: MessageFields, field: str, caps: Caps) -> Message:
+def _message(fields: MessageFields, index: int, caps: Caps) -> Message:
+    field = f"messages[{index}]"
+    if fields.role in rules.COMMON_ROLES and not (fields.images or fields.tool_calls or fields.tool_name):
+        # Most messages; what the other fields cost is not spent on them.
+        return Message(
+            role=fields.role,
+            content=fields.content or "",
+            thinking=fields.thinking or UNSET,
+            tool_call_id=fields.tool_call_id or UNSET,
+        )
     calls = fields.tool_calls or []
     rules.count_within(len(calls), caps.max_tool_calls, f"{field}.tool_calls")
     return Message(
@@ -268,7 +276,7 @@ def _message(fields: MessageFields, field: str, caps: Caps) -> Message:
         content=fields.content or "",
         thinking=fields.thinking or UNSET,
         images=rules.images(fields.images, f"{field}.images") if fields.images else UNSET,
-        tool_calls=[_tool_call(call, f"{field}.tool_calls[{index}]") for index, call in enumerate(calls)] or UNSET,
+        tool_calls=[_tool_call(call, f"{field}.tool_calls[{number}]") for number, call in enumerate(calls)] or UNSET,
         tool_name=fields.tool_name or UNSET,
         tool_call_id=fields.tool_call_id or UNSET,
     )
@@ -279,7 +287,7 @@ def _tool_call(fields: ToolCallFields, field: str) -> ToolCall:
     return ToolCall(
         function=FunctionCall(
             name=rules.tool_name(function.name, f"{field}.function.name"),
-            arguments=Raw(encoded(function.arguments or {}, f"{field}.function.arguments")),
+            arguments=Raw(encoded(function.arguments or {})),
             index=UNSET if function.index is None else function.index,
         ),
         id=fields.id or UNSET,

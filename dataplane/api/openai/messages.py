@@ -90,7 +90,7 @@ def _tool_calls(value: fields.Message, field: str, tool_names: dict[str, str], c
             tool_names[call.id] = name
         native.append(
             ToolCall(
-                function=FunctionCall(name=name, arguments=Raw(encoded(arguments, f"{where}.arguments"))),
+                function=FunctionCall(name=name, arguments=Raw(encoded(arguments))),
                 id=call.id or UNSET,
             )
         )

@@ -52,8 +52,7 @@ def chat(body: bytes, caps: Caps) -> Parsed:
         raise RequestError("messages must hold at least one message", param="messages")
     rules.count_within(len(read.messages), caps.max_messages, "messages")
     translated = messages.translated(read.messages, caps)
-    images = sum(len(message.images) for message in translated if message.images is not UNSET)
-    rules.count_within(images, caps.max_images, "images")
+    images = rules.images_of(translated, caps)
     tools, tool_bytes = rules.tools(read.tools, "tools", caps) if read.tools else (UNSET, 0)
     if read.tool_choice == "none":
         tools, tool_bytes = UNSET, 0

@@ -1,0 +1,1 @@
+"""The dialects and what errors look like."""
