@@ -1,0 +1,1 @@
+"""Rules about backends, what they answer, and what discovery makes of it."""
