@@ -1,0 +1,37 @@
+"""Readiness knows whether Redis holds rebuilt state."""
+
+from __future__ import annotations
+
+import pytest
+
+from dataplane.quota.fences import READINESS_CHECK, FenceWatch
+from dataplane.quota.link import Link
+from shared import keyspace
+from shared.lifecycle import Readiness
+from tests.fakes.published_state import PublishedState
+from tests.fakes.redis_link import running_link
+
+pytestmark = pytest.mark.redis
+
+
+async def test_every_shard_needs_a_valid_fence(link: Link, state: PublishedState):
+    readiness = Readiness((READINESS_CHECK,))
+    watch = FenceWatch(link=link, readiness=readiness)
+    await watch.look()
+    assert readiness.failing == ()
+    state.client.delete(keyspace.fence(keyspace.SHARDS[9]))
+    await watch.look()
+    assert readiness.failing == ("fence",)
+    state.client.set(keyspace.fence(keyspace.SHARDS[9]), "another:server:1")
+    await watch.look()
+    assert readiness.failing == ("fence",)
+    state.stamp()
+    await watch.look()
+    assert readiness.failing == ()
+
+
+async def test_redis_that_is_away_holds_no_fence():
+    readiness = Readiness((READINESS_CHECK,))
+    async with running_link("redis://127.0.0.1:1/0", trusted=False) as link:
+        await FenceWatch(link=link, readiness=readiness).look()
+    assert readiness.failing == ("fence",)
