@@ -16,7 +16,8 @@ from dataplane.api.strict_json import Closed
 # Means nothing to Ollama, or is not for clients to decide. Ollama drops these without a word.
 IGNORED_EVERYWHERE = (
     "n", "user", "logit_bias", "metadata", "keep_alive", "num_ctx", "options", "store", "service_tier",
-    "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "_debug_render_only",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "moderation", "safety_identifier",
+    "_debug_render_only",
 )  # fmt: skip
 IGNORED_CHAT = (
     *IGNORED_EVERYWHERE, "parallel_tool_calls", "functions", "function_call", "modalities", "audio",

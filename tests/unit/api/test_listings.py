@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 from ollama import ListResponse, ShowResponse
@@ -10,7 +11,7 @@ from shared.modelname import canonical
 from shared.records import ModelRecord
 
 
-def record(name: str, **fields) -> ModelRecord:
+def record(name: str, **fields: Any) -> ModelRecord:
     return ModelRecord(name=name, canonical=canonical(name), **fields)
 
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from dataplane.errors import RequestError
@@ -124,6 +126,7 @@ def test_a_chat_that_breaks_a_rule_is_refused(fault):
 
 def test_nulls_count_as_absent():
     fields = ("format", "tools", "think", "options", "logprobs", "top_logprobs", "keep_alive", "stream")
-    request = parse("/api/chat", **dict.fromkeys(fields)).request
+    nulls: dict[str, Any] = dict.fromkeys(fields)
+    request = parse("/api/chat", **nulls).request
     assert native(parse("/api/chat", options={"seed": None, "stop": None})) == native(parse("/api/chat"))
     assert request.ignored == ()

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from dataplane.errors import RequestError
@@ -117,8 +119,14 @@ def test_tool_choice_none_drops_the_tools_and_others_are_named():
 
 
 def test_what_ollama_drops_silently_is_named():
-    ignored = {"n": 2, "user": "u", "logit_bias": {"5": 1}, "parallel_tool_calls": False, "metadata": {"A": "b"}}
-    extra = {"keep_alive": -1, "num_ctx": 9, "options": {"num_ctx": 9}, "store": True, "nonsense": 1}
+    ignored: dict[str, Any] = {
+        "n": 2,
+        "user": "u",
+        "logit_bias": {"5": 1},
+        "parallel_tool_calls": False,
+        "metadata": {"A": "b"},
+    }
+    extra: dict[str, Any] = {"keep_alive": -1, "num_ctx": 9, "options": {"num_ctx": 9}, "store": True, "nonsense": 1}
     request = parse(CHAT, **ignored, **extra).request
     assert request.ignored == (
         "keep_alive", "logit_bias", "metadata", "n", "num_ctx", "options", "parallel_tool_calls", "store", "user",

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 
 import pytest
 
@@ -29,13 +30,13 @@ EXAMPLES: list[GatewayError] = [
 ]
 
 
-def descendants(kind):
+def descendants(kind: type[GatewayError]) -> Iterator[type[GatewayError]]:
     for child in kind.__subclasses__():
         yield child
         yield from descendants(child)
 
 
-def headers_of(problem):
+def headers_of(problem: problems.Problem) -> dict[bytes, bytes]:
     return dict(problem.headers)
 
 
@@ -120,7 +121,7 @@ def test_every_refused_key_reads_the_same(dialect):
 def test_a_model_and_a_route_that_are_not_permitted_read_the_same(dialect):
     model, route = (
         problems.render(ForbiddenError(reason), dialect, "r1") for reason in ("model_not_allowed", "endpoint_blocked")
-    )  # type: ignore[arg-type]
+    )
     assert model == route
 
 

@@ -1,13 +1,14 @@
 """Rules that hold for both dialects."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.api.dialect import Caps
+from dataplane.api.dialect import Caps, Parsed
 from dataplane.errors import ForbiddenError, RequestError
 from dataplane.values import Dialect
 from tests.unit.api.endpoints import CAPS, ENDPOINTS, LEAST, MESSAGES, parse
@@ -16,11 +17,11 @@ GENERATING = ("/api/chat", "/api/generate", "/v1/chat/completions", "/v1/complet
 PNG = "iVBORw0KGgo="
 
 
-def native(parsed):
+def native(parsed: Parsed) -> Any:
     return json.loads(msgspec.json.encode(parsed.request.body))
 
 
-def with_limit(endpoint, value):
+def with_limit(endpoint: str, value: Any) -> list[dict[str, Any]]:
     if endpoint.startswith("/api"):
         return [{"options": {"num_predict": value}}]
     return [{"max_tokens": value}, {"max_completion_tokens": value}, {"max_tokens": 7, "max_completion_tokens": value}]
@@ -82,8 +83,8 @@ def test_output_limits_that_are_no_counts_are_refused(endpoint, value):
 
 
 def test_the_smaller_of_two_output_limits_holds():
-    for fields in ({"max_tokens": 5, "max_completion_tokens": 9}, {"max_tokens": 9, "max_completion_tokens": 5}):
-        assert parse("/v1/chat/completions", **fields).request.num_predict == 5
+    for older, newer in ((5, 9), (9, 5)):
+        assert parse("/v1/chat/completions", max_tokens=older, max_completion_tokens=newer).request.num_predict == 5
     request = parse("/v1/chat/completions", max_tokens=5, max_completion_tokens=5000).request
     assert (request.num_predict, request.clamped) == (5, False)
 
@@ -188,7 +189,7 @@ NARROW = Caps(
     max_dimensions=8,
 )
 TOOL = {"type": "function", "function": {"name": "f"}}
-DEEP = {"a": {"b": {"c": {}}}}
+DEEP: dict[str, Any] = {"a": {"b": {"c": {}}}}
 CALL = {"id": "c", "function": {"name": "f", "arguments": {}}}
 OPENAI_CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 URL = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}

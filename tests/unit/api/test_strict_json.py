@@ -2,6 +2,7 @@ import contextlib
 import json
 import sys
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -207,8 +208,8 @@ def test_what_was_dropped_shows_no_client_text():
 # A reader like Go's: last of the keys that fold to a field wins, objects for one field merge.
 
 
-def go_read(pairs, fields):
-    read = {}
+def go_read(pairs: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    read: dict[str, Any] = {}
     for key, value in pairs:
         name = fold(key)
         if name in fields:
@@ -223,14 +224,14 @@ def go_read(pairs, fields):
 FIELDS = {"model": None, "prompt": None, "options": {"num_predict": None, "seed": None}}
 
 
-def written(pairs):
+def written(pairs: Any) -> str:
     items = (
         f"{json.dumps(key)}:{written(value) if isinstance(value, list) else json.dumps(value)}" for key, value in pairs
     )
     return "{" + ",".join(items) + "}"
 
 
-def spelled(name):
+def spelled(name: str) -> st.SearchStrategy[str]:
     return st.sampled_from([name, name, name, name.upper(), name.title(), name.replace("s", "\u017f"), "other"])
 
 
@@ -247,7 +248,7 @@ BODIES = st.lists(
 @given(BODIES)
 def test_an_accepted_body_means_the_same_to_a_reader_like_go(pairs):
     try:
-        request = ENDPOINTS["/api/generate"].parse(written(pairs).encode(), CAPS).request
+        request: Any = ENDPOINTS["/api/generate"].parse(written(pairs).encode(), CAPS).request
     except RequestError:
         return
     read = go_read(pairs, FIELDS)

@@ -1,0 +1,1 @@
+"""Frames field by field, and what the real packages of both dialects send and accept."""
