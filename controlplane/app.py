@@ -35,6 +35,8 @@ from controlplane.tasks.discover import Discovery
 from controlplane.tasks.drain_usage import UsageDrain
 from controlplane.tasks.publish import OutboxDrain, Reconciler
 from controlplane.tasks.rebuild import FenceKeeper
+from controlplane.tasks.retain import Retention
+from controlplane.tasks.revocations import RevocationOutbox
 from neuronetz.admin.v1 import backend_pb2_grpc, key_pb2_grpc, model_pb2_grpc, tenant_pb2_grpc
 from neuronetz.state.v1 import state_pb2_grpc
 from shared import sealing
@@ -78,7 +80,7 @@ def create(settings: Settings) -> ControlPlane:
         settings=settings,
         server=server,
         state=parts.state,
-        workers=_workers(parts),
+        workers=_workers(settings, parts),
         closing=(parts.verifying.close, parts.minting.close, parts.redis.aclose),
     )
 
@@ -150,13 +152,15 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
     )
 
 
-def _workers(parts: Parts) -> tuple[Worker, ...]:
+def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     consumer = f"control-{secrets.token_hex(6)}"
     return (
         OutboxDrain(publisher=parts.publisher),
         Reconciler(publisher=parts.publisher, state=parts.state, keys=parts.keys, tenants=parts.tenants),
         FenceKeeper(fences=parts.fences, state=parts.state, keys=parts.keys, tenants=parts.tenants, clock=parts.clock),
         parts.discovery,
+        RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
+        Retention(audit_log_days=settings.audit_log_days),
         UsageDrain(streams=UsageStreams(parts.redis, consumer=consumer), clock=parts.clock),
     )
 

@@ -21,6 +21,8 @@ from shared.backoff import Backoff
 from shared.lifecycle import Readiness
 
 CHECK_EVERY_S = 0.5
+# While something is missing, so that starting takes no longer than it must.
+IMPATIENT_CHECK_EVERY_S = 0.05
 
 _log = logs.get("controlplane.lifecycle")
 
@@ -111,7 +113,7 @@ class ControlPlane:
                 was_ready = self.readiness.ready
                 await self._server.report(serving=was_ready)
                 _log.info("readiness_changed", ready=was_ready, failing=list(self.readiness.failing))
-            await asyncio.sleep(CHECK_EVERY_S)
+            await asyncio.sleep(CHECK_EVERY_S if was_ready else IMPATIENT_CHECK_EVERY_S)
 
     def __repr__(self) -> str:
         return f"ControlPlane(port={self.port}, {self.readiness!r})"

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import Message
 
 from controlplane.core.roles import Caller, Callers
@@ -116,7 +116,11 @@ class _Guarded:
 
 def described(request: Message) -> dict[str, Any]:
     """The fields of a request for the audit, secrets as ``***``, long texts cut."""
-    fields: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
+    try:
+        fields: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
+    except SerializeToJsonError:
+        # A moment or duration out of range: the request will be refused, but first it is on record.
+        fields = {name: value for name in TARGET_FIELDS if isinstance(value := getattr(request, name, None), str)}
     return {name: REDACTED if name in SECRET_FIELDS else _safe(value) for name, value in fields.items()}
 
 

@@ -14,8 +14,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from controlplane.config import Settings
 from deploy.local.ports import free_port
+from deploy.local.postgres import Postgres
+from deploy.local.redis import Redis
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, tenant_pb2, tenant_pb2_grpc
-from tests.integration.controlplane.conftest import ADMIN_TOKEN, PEPPER
+from tests.integration.controlplane.conftest import ADMIN_TOKEN, PEPPER, settings_for
 
 METADATA = (("authorization", f"Bearer {ADMIN_TOKEN}"),)
 
@@ -96,10 +98,11 @@ async def test_it_comes_up_serves_and_drains(settings: Settings):
         assert ADMIN_TOKEN not in output
 
 
-async def test_it_waits_for_postgres_and_redis(settings: Settings, redis, postgres):
-    postgres.stop()
-    redis.stop()
-    try:
+async def test_it_waits_for_postgres_and_redis(tmp_path):
+    with Postgres(tmp_path / "postgres", fsync=False) as postgres, Redis(tmp_path / "redis") as redis:
+        settings = settings_for(postgres.owner_dsn, redis.url)
+        postgres.stop()
+        redis.stop()
         async with running(settings) as plane:
             await plane.until("postgres_awaited")
             async with grpc.aio.insecure_channel(plane.address) as channel:
@@ -113,9 +116,6 @@ async def test_it_waits_for_postgres_and_redis(settings: Settings, redis, postgr
             redis.start()
             postgres.start()
             await plane.until("readiness_changed", ready=True)
-    finally:
-        redis.start()
-        postgres.start()
 
 
 async def test_all_faults_of_the_settings_are_said_at_once(settings: Settings):

@@ -84,9 +84,9 @@ async def test_console_reads_schema_gateway_and_inserts_revocations_only():
         assert not await connection.fetchval("SELECT has_schema_privilege('console', 'gateway', 'CREATE')")
 
 
-async def test_console_can_only_insert_revocations(database: Settings, postgres):
+async def test_console_can_only_insert_revocations(database: Settings, postgres_server):
     url = database.database_url.reveal()
-    superuser = await asyncpg.connect(postgres.dsn_of(url.rsplit("/", 1)[1]), ssl=False)
+    superuser = await asyncpg.connect(postgres_server.dsn_of(url.rsplit("/", 1)[1]), ssl=False)
     try:
         await superuser.execute("SET ROLE console")
         await superuser.execute("INSERT INTO gateway.revocations (key_id, reason) VALUES ($1, 'stolen')", uuid.uuid4())
