@@ -45,8 +45,9 @@ from dataplane.state.keys import RedisKeys
 from dataplane.state.models import CurrentModels
 from dataplane.state.verifier import ControlPlaneVerifier
 from dataplane.state.watcher import RedisWatcher
-from dataplane.upstream.client import UpstreamClient
-from dataplane.upstream.meter import meter_factory
+from dataplane.upstream.client import Backends, Timeouts
+from dataplane.upstream.meter import meters
+from dataplane.upstream.transport import Transport
 from dataplane.values import Limits
 from shared import logs, sealing
 from shared.clock import SystemClock
@@ -89,17 +90,30 @@ class Worker:
         )
         leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
         failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
-        self.upstreams = UpstreamClient(settings=settings, clock=clock)
+        self.transport = Transport(
+            connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections
+        )
+        upstreams = Backends(
+            transport=self.transport,
+            timeouts=Timeouts(
+                connect_s=settings.connect_timeout_s,
+                first_record_s=settings.first_record_timeout_s,
+                idle_s=settings.idle_timeout_s,
+                total_s=settings.total_timeout_s,
+            ),
+            max_connections=settings.max_connections,
+            clock=clock,
+        )
         pipeline = Pipeline(
             authenticate=Authenticate(keys=keys, failures=failures, pepper=settings.key_pepper),
             admit=Admit(leases=leases, keys=keys, models=self.models),
-            route=Route(models=self.models, upstreams=self.upstreams),
-            relay=Relay(models=self.models, upstreams=self.upstreams),
+            route=Route(models=self.models, upstreams=upstreams),
+            relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
             settle=Settle(
                 settlements=self.settlements,
                 refusals=self.refusals,
                 renewals=self.renewal,
-                meter=meter_factory(clock),
+                meter=meters(clock),
                 clock=clock,
             ),
             status_of=problems.status_of,
@@ -145,7 +159,7 @@ class Worker:
                 await self.settlements.drained(SETTLE_TIMEOUT_S)
                 for task in tasks:
                     task.cancel()
-        await self.upstreams.close()
+        await self.transport.aclose()
         await self.verifier.close()
 
     def _listen_for_stop(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from dataplane.errors import AuthenticationError, ClientClosedError, GatewayError, RequestError
+from dataplane.errors import AuthenticationError, ClientClosedError, ForbiddenError, GatewayError, RequestError
 from dataplane.interrupt import Interrupt
 from dataplane.ports import Batch, Exchange, Reply
 from dataplane.stages.admit import Admit
@@ -61,7 +61,9 @@ class Pipeline:
         with self._settle.holding(lease, principal, arrival, inference, interrupt) as held:
             try:
                 candidates = self._route(inference.canonical)
-                async with self._relay(candidates, inference, arrival.request_id, held.meter) as reply:
+                async with self._relay(
+                    candidates, inference, arrival.request_id, held.meter, tenant=principal.tenant_id
+                ) as reply:
                     held.answered_by(reply.backend)
                     await exchange.deliver(_settling(reply, held))
             except GatewayError as error:
@@ -86,7 +88,7 @@ class Pipeline:
     async def _read(self, principal: Principal, exchange: Exchange) -> InferenceRequest:
         try:
             return await exchange.inference()
-        except RequestError:
+        except (RequestError, ForbiddenError):
             # Also this answer is for keys that are live now, and for nobody while that cannot be checked.
             await self._admit.check(principal)
             raise

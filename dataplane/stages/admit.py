@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from dataplane.errors import CannotCheckError, ForbiddenError
+from dataplane.capabilities import unsupported
+from dataplane.errors import CannotCheckError, ForbiddenError, RequestError
 from dataplane.ports import Keys, Leases, Models, StalePrincipalError
 from dataplane.values import InferenceRequest, Lease, Principal, RequestId
 
@@ -26,15 +27,18 @@ class Admit:
     ) -> tuple[Principal, Lease]:
         """A lease, and the principal that it was given to.
 
-        Raises ``ForbiddenError`` for a model that is not there or not granted, ``AuthenticationError`` for a key or
+        Raises ``ForbiddenError`` for a model that is not there or not granted, ``RequestError`` for what it cannot do,
+        ``AuthenticationError`` for a key or
         tenant that is refused by now, ``LimitExceededError`` and ``CannotCheckError``.
         """
 
         async def acquire(principal: Principal) -> Lease:
-            if self._models.resolve(principal.grant, inference.canonical) is None:
+            model = self._models.resolve(principal.grant, inference.canonical)
+            lacking = None if model is None else unsupported(inference, model)
+            if model is None or lacking is not None:
                 # Also a refusal has to be true: a revoked key learns nothing about models.
                 await self._leases.check(principal)
-                raise ForbiddenError("model_not_allowed")
+                raise ForbiddenError("model_not_allowed") if lacking is None else RequestError(lacking)
             return await self._leases.acquire(principal, request_id)
 
         return await self._with_fresh(principal, acquire)

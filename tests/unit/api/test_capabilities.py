@@ -1,6 +1,6 @@
 import pytest
 
-from dataplane.api.capabilities import doubles_output, unsupported
+from dataplane.capabilities import doubles_output, unsupported
 from shared.modelname import canonical
 from shared.records import ModelRecord
 from tests.unit.api.endpoints import MESSAGES, parse
