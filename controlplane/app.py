@@ -157,7 +157,14 @@ def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     return (
         OutboxDrain(publisher=parts.publisher),
         Reconciler(publisher=parts.publisher, state=parts.state, keys=parts.keys, tenants=parts.tenants),
-        FenceKeeper(fences=parts.fences, state=parts.state, keys=parts.keys, tenants=parts.tenants, clock=parts.clock),
+        FenceKeeper(
+            fences=parts.fences,
+            state=parts.state,
+            publisher=parts.publisher,
+            keys=parts.keys,
+            tenants=parts.tenants,
+            clock=parts.clock,
+        ),
         parts.discovery,
         RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
         Retention(audit_log_days=settings.audit_log_days),

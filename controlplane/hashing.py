@@ -54,7 +54,7 @@ class HashingPool:
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
     async def _run[T](self, work: Callable[[], T]) -> T:
-        if self._held >= self._capacity:
+        if not self._has_room():
             raise OverloadedError("the hashing pool is full")
         self._held += 1
         future = self._threads.submit(work)
@@ -72,6 +72,9 @@ class HashingPool:
             return self._hasher.verify(hashed, api_key)
         except (VerificationError, InvalidHashError):
             return False
+
+    def _has_room(self) -> bool:
+        return self._held < self._capacity
 
     def _release(self) -> None:
         self._held -= 1

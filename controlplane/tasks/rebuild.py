@@ -1,6 +1,6 @@
 """Rebuilds shards whose fence is gone or belongs to another run of the server, then stamps them.
 
-Token first, then records, then versions, then the stamp: each write of a version and the stamp itself require the
+Token first, then backends, records, versions, then the stamp: each write of a version and the stamp itself require the
 token and no valid fence, so that neither a second rebuilder nor a FLUSHALL in between can leave half a state that is
 believed. Digests are not in Postgres; those that Redis still has stay, the others return through ``KeyVerifier``.
 """
@@ -15,6 +15,7 @@ import asyncpg
 
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.publish.fence import Fences, Server
+from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RebuildToken, RedisState
 from controlplane.store import engine
 from controlplane.store.keys import PostgresKeys
@@ -38,6 +39,7 @@ class FenceKeeper:
         *,
         fences: Fences,
         state: RedisState,
+        publisher: StatePublisher,
         keys: PostgresKeys,
         tenants: PostgresTenants,
         clock: Clock,
@@ -45,6 +47,7 @@ class FenceKeeper:
     ) -> None:
         self._fences = fences
         self._state = state
+        self._publisher = publisher
         self._keys = keys
         self._tenants = tenants
         self._clock = clock
@@ -87,6 +90,7 @@ class FenceKeeper:
         return stamped
 
     async def _write_everything(self, shards: frozenset[Shard], token: RebuildToken) -> bool:
+        await self._publisher.reconcile_config()
         async for tenants in self._tenants.every():
             ours = [tenant for tenant in tenants if shard_of(tenant.id) in shards]
             if not await self._state.write_tenants(ours, token=token):

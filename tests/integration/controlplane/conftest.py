@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
+import pytest_asyncio
 from redis.asyncio import Redis as RedisClient
 
 from controlplane import app, config
@@ -121,3 +122,10 @@ async def gateway(settings: config.Settings) -> AsyncIterator[Running]:
 async def client(redis: Redis) -> AsyncIterator[RedisClient]:
     async with connection.connect(redis.url, connect_timeout_s=2.0) as client:
         yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_gateway(postgres_server: Postgres, redis_server: Redis) -> AsyncIterator[Running]:
+    """One control plane for a module whose tests leave nothing behind; they run in the module's loop."""
+    async with serving(settings_for(await fresh_database(postgres_server), redis_server.url)) as running:
+        yield running
