@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataplane.quota.scripts import ABANDON, ACQUIRE, APPEND, CHECK, SETTLE, Call, bulk
 from dataplane.values import Principal
 from shared import keyspace
-from shared.keyspace import KeyId, LeaseId
+from shared.keyspace import SHARD_COUNT, KeyId, LeaseId
 
 # A lease lives this long after it was taken or renewed, in milliseconds of Redis TIME.
 LEASE_TTL_MS = 30_000
@@ -17,7 +17,7 @@ _MAX_PRINCIPALS = 16_384
 
 
 class PrincipalCalls:
-    """Packed calls of a principal at one version."""
+    """Packed calls of a principal at one version. ``backlog_max_events`` is the cap of its shard."""
 
     __slots__ = (
         "_abandon_keys",
@@ -82,10 +82,13 @@ class PrincipalCalls:
 
 
 class Calls:
-    """The packed calls of the principals seen lately. ``backlog_max_events`` is the cap of one shard."""
+    """The packed calls of the principals seen lately.
+
+    ``backlog_max_events`` is how many usage events may wait in all; each shard has an even part of it.
+    """
 
     def __init__(self, *, backlog_max_events: int) -> None:
-        self._backlog_max_events = backlog_max_events
+        self._shard_backlog_max_events = max(1, backlog_max_events // SHARD_COUNT)
         self._known: dict[tuple[KeyId, int, int], PrincipalCalls] = {}
 
     def of(self, principal: Principal) -> PrincipalCalls:
@@ -95,7 +98,7 @@ class Calls:
         if calls is None:
             if len(self._known) >= _MAX_PRINCIPALS:
                 del self._known[next(iter(self._known))]
-            calls = self._known[version] = PrincipalCalls(principal, self._backlog_max_events)
+            calls = self._known[version] = PrincipalCalls(principal, self._shard_backlog_max_events)
         return calls
 
     def __repr__(self) -> str:

@@ -33,7 +33,7 @@ async def link(state: PublishedState) -> AsyncIterator[Link]:
 
 @pytest.fixture
 def calls() -> Calls:
-    return Calls(backlog_max_events=1000)
+    return Calls(backlog_max_events=16_000)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def through(proxy: TCPProxy, redis: Redis) -> str:
 
 
 def leases_of(link: Link) -> RedisLeases:
-    calls = Calls(backlog_max_events=1000)
+    calls = Calls(backlog_max_events=16_000)
     settlements = Settlements(link=link, calls=calls, capacity=10)
     return RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
 

@@ -42,7 +42,7 @@ class Running:
 
 class Worker:
     def __init__(self, state: PublishedState, link: Link) -> None:
-        calls = Calls(backlog_max_events=1000)
+        calls = Calls(backlog_max_events=16_000)
         self.state = state
         self.clock = ManualClock()
         self.renewal = Renewal(link=link, clock=self.clock)

@@ -59,7 +59,7 @@ async def test_settlements_wait_while_redis_sleeps_and_are_applied_once(tmp_path
         state = PublishedState(server.url)
         state.stamp()
         principal = state.principal(concurrent=None, tenant_concurrent=None)
-        calls = Calls(backlog_max_events=1000)
+        calls = Calls(backlog_max_events=16_000)
         async with running_link(server.url) as link:
             settlements = Settlements(link=link, calls=calls, capacity=1000)
             leases = RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())

@@ -1,0 +1,85 @@
+"""The scripts of one principal, called on a real server without a link in between."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
+from dataplane.quota.scripts import RENEW, Call
+from dataplane.values import Principal
+from shared import keyspace
+from shared.keyspace import LeaseId
+from tests.fakes.published_state import PublishedState
+
+CAP = 5
+
+
+def run(state: PublishedState, call: Call) -> Any:
+    """Sends a packed call as it is and reads its reply."""
+    connection = state.client.connection_pool.get_connection()
+    try:
+        connection.send_packed_command([call.by_source])
+        return connection.read_response()
+    finally:
+        state.client.connection_pool.release(connection)
+
+
+def incarnation(state: PublishedState) -> bytes:
+    info = state.client.info()
+    return f"{info['run_id']}:{info['master_replid']}:".encode()
+
+
+class Caller:
+    """A principal's calls against one server."""
+
+    def __init__(self, state: PublishedState, principal: Principal, *, cap: int = CAP) -> None:
+        self.state = state
+        self.principal = principal
+        self.calls = PrincipalCalls(principal, cap)
+        self.incarnation = incarnation(state)
+
+    def acquire(self, lease_id: str | None = None) -> list[Any]:
+        reply: list[Any] = run(self.state, self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4()))))
+        return reply
+
+    def check(self) -> bytes:
+        [decision] = run(self.state, self.calls.check(self.incarnation))
+        return bytes(decision)
+
+    def settle(self, lease_id: str, event: bytes = b"{}") -> bytes:
+        return bytes(run(self.state, self.calls.settle(self.incarnation, LeaseId(lease_id), event)))
+
+    def abandon(self, lease_id: str) -> bytes:
+        return bytes(run(self.state, self.calls.abandon(LeaseId(lease_id))))
+
+    def append(self, event: bytes = b"{}") -> bytes:
+        return bytes(run(self.state, self.calls.append(self.incarnation, event)))
+
+    def renew(self, *lease_ids: str) -> list[bytes]:
+        shard = self.principal.shard
+        key = keyspace.key_scope(self.principal.key_id)
+        tenant = keyspace.tenant_scope(self.principal.tenant_id)
+        keys = [keyspace.fence(shard), keyspace.live(shard), keyspace.expiry(shard)]
+        arguments: list[str | bytes | int] = [self.incarnation, LEASE_TTL_MS, 1000]
+        for lease_id in lease_ids:
+            keys += [
+                keyspace.leases(shard, key),
+                keyspace.leases(shard, tenant),
+                keyspace.lease(shard, LeaseId(lease_id)),
+            ]
+            arguments += [lease_id, key, tenant]
+        return list(run(self.state, RENEW.call(keys, arguments)))
+
+    def expire(self, lease_id: str) -> None:
+        """Makes a lease look as if its time were over."""
+        for name in (*self.slot_names(self.principal), keyspace.expiry(self.principal.shard)):
+            self.state.client.zadd(name, {lease_id: 1})
+
+    @staticmethod
+    def slot_names(principal: Principal) -> tuple[str, str]:
+        """Where the leases of the key and of the tenant are."""
+        return (
+            keyspace.leases(principal.shard, keyspace.key_scope(principal.key_id)),
+            keyspace.leases(principal.shard, keyspace.tenant_scope(principal.tenant_id)),
+        )
