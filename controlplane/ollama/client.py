@@ -78,9 +78,11 @@ class OllamaClient:
         self, target: Target, method: str, path: str, body: Any, *, timeout_s: float, max_bytes: int
     ) -> bytes:
         headers = dict([target.credential]) if target.credential else {}
-        request = httpx.Request(method, target.url + path, headers=_HEADERS | headers, json=body)
+        # Connecting ends by itself before the deadline: httpcore leaves the socket open when TLS is cancelled.
+        timeouts = {"timeout": {"connect": timeout_s / 2}}
+        request = httpx.Request(method, target.url + path, headers=_HEADERS | headers, json=body, extensions=timeouts)
         try:
-            # The deadline covers all of the question; a timeout of httpx would start anew with every byte.
+            # The deadline covers all of the question; a read timeout of httpx would start anew with every byte.
             async with asyncio.timeout(timeout_s), httpx.AsyncHTTPTransport(verify=self._tls, trust_env=False) as http:
                 reply = await http.handle_async_request(request)
                 _check_head(reply, max_bytes)
@@ -118,7 +120,9 @@ async def _bounded(reply: httpx.Response, max_bytes: int) -> bytes:
 
 
 def _problem_of(fault: httpx.TransportError) -> str:
-    causes = list(_causes(fault))
+    if isinstance(fault, httpx.TimeoutException):
+        return "timeout"
+    causes = _causes(fault)
     if any(isinstance(cause, socket.gaierror) for cause in causes):
         return "unknown host"
     if any(isinstance(cause, ssl.SSLError) for cause in causes):
