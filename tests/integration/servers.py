@@ -14,21 +14,22 @@ from deploy.local.postgres import Postgres
 TEMPLATE = "migrated"
 
 
+def environment(database_url: str, redis_url: str, **more: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "GATEWAY_KEY_PEPPER": "a pepper for tests only",
+        "GATEWAY_SEALING_KEY": base64.b64encode(bytes(32)).decode(),
+        "GATEWAY_ADMIN_BIND": "127.0.0.1:0",
+        "GATEWAY_ADMIN_TOKEN": "admin-token-for-tests",
+        "ARGON2_TIME_COST": "1",
+        "ARGON2_MEMORY_COST_KIB": "1024",
+        "ARGON2_PARALLELISM": "1",
+    } | more
+
+
 def settings_for(database_url: str, redis_url: str, **more: str) -> config.Settings:
-    return config.load(
-        {
-            "DATABASE_URL": database_url,
-            "REDIS_URL": redis_url,
-            "GATEWAY_KEY_PEPPER": "a pepper for tests only",
-            "GATEWAY_SEALING_KEY": base64.b64encode(bytes(32)).decode(),
-            "GATEWAY_ADMIN_BIND": "127.0.0.1:0",
-            "GATEWAY_ADMIN_TOKEN": "admin-token-for-tests",
-            "ARGON2_TIME_COST": "1",
-            "ARGON2_MEMORY_COST_KIB": "1024",
-            "ARGON2_PARALLELISM": "1",
-        }
-        | more
-    )
+    return config.load(environment(database_url, redis_url, **more))
 
 
 def owner_url(server: Postgres, database: str) -> str:
