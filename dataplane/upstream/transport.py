@@ -21,6 +21,7 @@ from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import ResponseBodyReader
 
+_ENCODING = "ascii"
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
 # A backend that vanishes without a word is noticed after about a minute, whatever the deadline of the first record is.
 _KEEPALIVE_AFTER_S = 30.0
@@ -55,7 +56,7 @@ class Transport(httpx.AsyncBaseTransport):
         try:
             exchange = (
                 self._client.request(request.method, str(request.url))
-                .headers(request.headers.multi_items())
+                .headers([(name.decode(_ENCODING), value.decode(_ENCODING)) for name, value in request.headers.raw])
                 .body_bytes(content)
                 .streamed_read_buffer_limit(0)
                 .build_streamed()
@@ -65,11 +66,14 @@ class Transport(httpx.AsyncBaseTransport):
             raise _translated(fault, httpx.ConnectError) from fault
         body = BodyStream(exchange, reply.body_reader)
         try:
-            headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+            headers = [(name.encode(_ENCODING), value.encode(_ENCODING)) for name, value in reply.headers.items()]
         except ValueError as fault:
             await body.aclose()
             raise httpx.RemoteProtocolError("a header that is no text") from fault
-        return httpx.Response(reply.status, headers=headers, stream=body)
+        response = httpx.Response(reply.status, headers=headers, stream=body)
+        # Said here, or httpx tries encodings on every header before the first is looked up.
+        response.headers.encoding = _ENCODING
+        return response
 
     async def aclose(self) -> None:
         """Closes all connections; requests in flight fail."""

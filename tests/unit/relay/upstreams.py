@@ -1,0 +1,116 @@
+"""Scripted backends: each attempt fails as told or gives a reply of the given batches."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from dataplane import native
+from dataplane.ports import AttemptError, Batch
+from dataplane.values import Backend, Candidate, Grant, InferenceRequest, Operation, RequestId
+from shared.modelname import CanonicalName, canonical
+from shared.records import ModelRecord
+
+LLAMA = canonical("llama3.2")
+
+Script = AttemptError | Sequence[Batch]
+
+
+def candidate(name: str, priority: int = 0) -> Candidate:
+    return Candidate(
+        backend=Backend(name=name, url=f"http://{name}.invalid", priority=priority),
+        model=ModelRecord(name="llama3.2:latest", canonical=LLAMA),
+    )
+
+
+def chat(**values: object) -> InferenceRequest:
+    body = native.ChatBody(messages=[native.Message(role="user", content="hi")], options=native.Options(num_predict=16))
+    defaults: dict[str, object] = {
+        "operation": Operation.CHAT,
+        "model": "llama3.2",
+        "canonical": LLAMA,
+        "body": body,
+        "stream": True,
+        "num_predict": 16,
+        "prompt_bytes": 8,
+    }
+    return InferenceRequest(**{**defaults, **values})  # type: ignore[arg-type] # a test names what it changes
+
+
+class FakeReply:
+    def __init__(self, backend: str, batches: Sequence[Batch]) -> None:
+        self.backend = backend
+        self._batches = batches
+
+    async def __aiter__(self) -> AsyncIterator[Batch]:
+        for batch in self._batches:
+            yield batch
+
+
+class FakeUpstreams:
+    def __init__(
+        self,
+        scripts: dict[str, Script],
+        *,
+        shut: set[str] | None = None,
+        in_flight: dict[str, int] | None = None,
+        retry_after_s: dict[str, int] | None = None,
+    ) -> None:
+        self.scripts = scripts
+        self.shut = shut or set()
+        self.tried: list[str] = []
+        self.left: list[str] = []
+        self._in_flight = in_flight or {}
+        self._retry_after_s = retry_after_s or {}
+
+    @asynccontextmanager
+    async def attempt(
+        self,
+        candidate: Candidate,
+        inference: InferenceRequest,
+        request_id: RequestId,
+        *,
+        tenant: str = "",
+        elapsed_s: float = 0.0,
+    ) -> AsyncIterator[FakeReply]:
+        del inference, request_id, tenant, elapsed_s
+        name = candidate.backend.name
+        self.tried.append(name)
+        script = self.scripts[name]
+        if isinstance(script, AttemptError):
+            raise script
+        try:
+            yield FakeReply(name, script)
+        finally:
+            self.left.append(name)
+
+    def available(self, candidate: Candidate, *, tenant: str = "") -> bool:
+        del tenant
+        return candidate.backend.name not in self.shut
+
+    def retry_after_s(self, candidate: Candidate) -> int:
+        return self._retry_after_s.get(candidate.backend.name, 1)
+
+    def in_flight(self, backend: str) -> int:
+        return self._in_flight.get(backend, 0)
+
+
+class FakeModels:
+    def __init__(self, candidates: Sequence[Candidate] = ()) -> None:
+        self._candidates = tuple(candidates)
+        self.forgotten: list[tuple[str, str]] = []
+
+    def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
+        del grant, model
+        return self._candidates[0].model if self._candidates else None
+
+    def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
+        del model
+        return self._candidates
+
+    def listing(self, grant: Grant) -> tuple[ModelRecord, ...]:
+        del grant
+        return ()
+
+    def forget(self, backend: str, model: CanonicalName) -> None:
+        self.forgotten.append((backend, model))

@@ -1,0 +1,100 @@
+"""One timer for all waits of a request."""
+
+import asyncio
+
+import pytest
+
+from dataplane.errors import ClientClosedError
+from dataplane.interrupt import Interrupt
+from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
+
+
+async def test_a_wait_that_takes_too_long_is_interrupted():
+    deadline = ReadDeadline(total_s=10)
+    with pytest.raises(DeadlinePassedError, match="pause"):
+        await deadline.wait(asyncio.Event().wait(), deadline.after(0.02))
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    deadline.close()
+
+
+async def test_the_whole_time_bounds_every_wait():
+    deadline = ReadDeadline(total_s=0.02)
+    with pytest.raises(DeadlinePassedError, match="total"):
+        await deadline.wait(asyncio.Event().wait(), deadline.after(10))
+    with pytest.raises(DeadlinePassedError, match="total"):
+        deadline.after(10)
+    deadline.close()
+
+
+async def test_a_deadline_moves_with_each_wait():
+    deadline = ReadDeadline(total_s=10)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    while loop.time() - began_s < 0.15:
+        await deadline.wait(asyncio.sleep(0.01), deadline.after(0.1))
+    with pytest.raises(DeadlinePassedError):
+        await deadline.wait(asyncio.Event().wait(), deadline.after(0.02))
+    deadline.close()
+
+
+async def test_a_later_wait_may_be_shorter():
+    deadline = ReadDeadline(total_s=100)
+    await deadline.wait(asyncio.sleep(0), deadline.after(50))
+    async with asyncio.timeout(5):
+        with pytest.raises(DeadlinePassedError):
+            await deadline.wait(asyncio.Event().wait(), deadline.after(0.01))
+    deadline.close()
+
+
+async def test_other_waits_of_the_task_are_never_interrupted():
+    deadline = ReadDeadline(total_s=0.03)
+    await deadline.wait(asyncio.sleep(0), deadline.after(0.01))
+    await asyncio.sleep(0.06)
+    with pytest.raises(DeadlinePassedError):
+        deadline.after(1)
+    deadline.close()
+
+
+async def test_somebody_elses_cancellation_passes_through():
+    deadline = ReadDeadline(total_s=10)
+
+    async def wait():
+        await deadline.wait(asyncio.Event().wait(), deadline.after(10))
+
+    task = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline.close()
+
+
+async def test_an_interrupt_at_the_same_moment_wins():
+    interrupt = Interrupt()
+    deadline = ReadDeadline(total_s=10)
+    loop = asyncio.get_running_loop()
+    due_s = deadline.after(0.02)
+
+    def both():
+        interrupt.fire(ClientClosedError())
+
+    loop.call_at(due_s, both)
+    with pytest.raises(ClientClosedError), interrupt:
+        await deadline.wait(asyncio.Event().wait(), due_s)
+    deadline.close()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_what_the_wait_raises_passes_through():
+    deadline = ReadDeadline(total_s=10)
+
+    async def fails():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await deadline.wait(fails(), deadline.after(1))
+    deadline.close()

@@ -1,0 +1,191 @@
+"""Counting tokens, believing counts, and keeping the text."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dataplane import native
+from dataplane.upstream import meter as meters
+from dataplane.values import InferenceRequest, Operation, Usage
+from shared.modelname import canonical
+from tests.fakes.manual_clock import ManualClock
+
+NUM_PREDICT = 100
+PROMPT_BYTES = 40
+record = msgspec.json.Decoder(native.Record).decode
+
+
+def request(operation=Operation.CHAT, **values):
+    options = native.Options(num_predict=NUM_PREDICT)
+    return InferenceRequest(
+        operation=operation,
+        model="m",
+        canonical=canonical("m"),
+        body=native.ChatBody(messages=[], options=options),
+        stream=True,
+        **{"num_predict": NUM_PREDICT, "prompt_bytes": PROMPT_BYTES, **values},
+    )
+
+
+def made(keep_text=False, clock=None, **values):
+    anomalies: list[str] = []
+    meter = meters.ReplyMeter(
+        request(**values), clock=clock or ManualClock(), keep_text=keep_text, on_anomaly=anomalies.append
+    )
+    return meter, anomalies
+
+
+def said(text="hello", **message):
+    content = {"role": "assistant", "content": text, **message}
+    return record(msgspec.json.encode({"message": content, "done": False}))
+
+
+def thought(text="hm"):
+    return said("", thinking=text)
+
+
+def done(**counts):
+    return record(msgspec.json.encode({"message": {"role": "assistant", "content": ""}, "done": True, **counts}))
+
+
+def see(meter, *records):
+    for one in records:
+        meter.see(one)
+
+
+def test_the_backends_own_counts_are_used():
+    meter, anomalies = made()
+    see(meter, said(), said(), done(prompt_eval_count=26, eval_count=9))
+    assert meter.usage() == Usage(prompt_tokens=26, completion_tokens=9, provenance="reported")
+    assert meter.complete
+    assert anomalies == []
+
+
+def test_a_stream_that_ends_early_is_counted():
+    meter, _ = made()
+    see(meter, said(), thought(), said(""), said(tool_calls=[{"function": {"name": "f", "arguments": {}}}]))
+    assert meter.usage() == Usage(prompt_tokens=10, completion_tokens=3, provenance="counted")
+    assert not meter.complete
+
+
+def test_before_anything_came_only_the_prompt_is_estimated():
+    meter, _ = made(prompt_bytes=41)
+    assert meter.usage() == Usage(prompt_tokens=11, completion_tokens=0, provenance="counted")
+    assert meter.ttft_ms is None
+    assert meter.reply_text is None
+
+
+@pytest.mark.parametrize("count", [True, False, 1.5, -1, "12", None, [3], 10**12, 2**70])
+def test_counts_that_cannot_be_are_an_anomaly_and_not_believed(count):
+    meter, anomalies = made()
+    see(meter, said(), said(), done(prompt_eval_count=count, eval_count=count))
+    assert meter.usage() == Usage(prompt_tokens=10, completion_tokens=2, provenance="counted")
+    assert anomalies == ["prompt_count", "output_count"]
+
+
+def test_counts_above_what_the_request_may_cost_are_cut():
+    meter, anomalies = made()
+    see(meter, done(prompt_eval_count=1_000_000, eval_count=NUM_PREDICT + 1))
+    usage = meter.usage()
+    assert usage.completion_tokens == NUM_PREDICT
+    assert usage.prompt_tokens < 100_000
+    assert anomalies == ["prompt_count", "output_count"]
+
+
+def test_a_count_below_what_was_seen_is_raised():
+    meter, _ = made()
+    see(meter, said(), said(), said(), done(prompt_eval_count=5, eval_count=1))
+    assert meter.usage() == Usage(prompt_tokens=5, completion_tokens=3, provenance="reported")
+
+
+@pytest.mark.parametrize("counts", [{}, {"prompt_eval_count": 0}])
+def test_a_prompt_count_of_nothing_means_unknown(counts):
+    meter, anomalies = made()
+    see(meter, said(), done(eval_count=4, **counts))
+    assert meter.usage() == Usage(prompt_tokens=10, completion_tokens=4, provenance="counted")
+    assert anomalies == []
+
+
+def test_an_absent_output_count_without_output_is_zero():
+    meter, _ = made()
+    see(meter, done(prompt_eval_count=4))
+    assert meter.usage() == Usage(prompt_tokens=4, completion_tokens=0, provenance="reported")
+
+
+def test_thinking_before_a_formatted_answer_is_added_to_the_count_that_misses_it():
+    meter, _ = made(doubles_output=True)
+    see(meter, thought(), thought(), thought(), said(), said(), done(prompt_eval_count=30, eval_count=2))
+    assert meter.usage() == Usage(prompt_tokens=30, completion_tokens=5, provenance="reported")
+
+
+def test_thinking_that_used_up_the_output_has_no_second_pass():
+    meter, _ = made(doubles_output=True)
+    see(meter, thought(), thought(), done(prompt_eval_count=30, eval_count=2))
+    assert meter.usage().completion_tokens == 2
+
+
+def test_generate_records_count_like_chat_records():
+    meter, _ = made(operation=Operation.GENERATE)
+    for line in (b'{"response":"a"}', b'{"response":"","thinking":"b"}', b'{"response":""}'):
+        meter.see(record(line))
+    assert meter.usage().completion_tokens == 2
+
+
+def test_embeddings_cost_their_prompt():
+    meter, _ = made(operation=Operation.EMBED, num_predict=0)
+    meter.see(native.EmbedReply(embeddings=[[1.0]], prompt_eval_count=7))
+    assert meter.usage() == Usage(prompt_tokens=7, completion_tokens=0, provenance="reported")
+    assert meter.complete
+
+
+def test_embeddings_without_a_count_are_estimated():
+    meter, _ = made(operation=Operation.EMBED, num_predict=0)
+    meter.see(native.EmbedReply(embeddings=[[1.0]]))
+    assert meter.usage() == Usage(prompt_tokens=10, completion_tokens=0, provenance="counted")
+
+
+def test_the_time_to_the_first_record_is_in_milliseconds():
+    clock = ManualClock()
+    meter, _ = made(clock=clock)
+    clock.now_s += 0.25
+    meter.see(said())
+    clock.now_s += 1
+    meter.see(said())
+    assert meter.ttft_ms == 250
+
+
+def test_text_is_kept_without_thinking_and_up_to_its_cap():
+    meter, _ = made(keep_text=True)
+    see(meter, thought("secret"), said("Hello "), said("world"))
+    assert meter.reply_text == "Hello world"
+    meter.see(said("x" * meters.MAX_REPLY_TEXT_CHARACTERS))
+    meter.see(said("y"))
+    assert meter.reply_text is not None
+    assert len(meter.reply_text) == meters.MAX_REPLY_TEXT_CHARACTERS
+
+
+def test_the_factory_makes_a_meter_per_request():
+    make = meters.meters(ManualClock())
+    assert make(request(), True).reply_text == ""
+    assert make(request(), False).reply_text is None
+
+
+@given(
+    st.lists(st.sampled_from([said(), thought(), said("")])),
+    st.none() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text() | st.booleans(),
+    st.booleans(),
+)
+def test_a_charge_is_never_negative_nor_above_the_bound_nor_below_what_was_seen(records, count, doubles):
+    meter, _ = made(doubles_output=doubles)
+    see(meter, *records)
+    counted = meter.usage().completion_tokens
+    meter.see(
+        native.Record(
+            message=native.Message(role="assistant", content=""), done=True, prompt_eval_count=count, eval_count=count
+        )
+    )
+    usage = meter.usage()
+    bound = NUM_PREDICT * (2 if doubles else 1)
+    assert min(counted, bound) <= usage.completion_tokens <= bound
+    assert 0 <= usage.prompt_tokens <= meters.MAX_SANE_COUNT
