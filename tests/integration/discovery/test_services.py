@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +15,9 @@ import grpc
 import pytest
 
 from controlplane import app
+from controlplane.publish import connection
+from deploy.local.ports import free_port
+from deploy.local.redis import Redis
 from deploy.mock_ollama.bad_content import Status
 from deploy.mock_ollama.faults import Hang
 from deploy.mock_ollama.settings import Settings as MockSettings
@@ -127,16 +132,12 @@ async def test_no_token_is_shown_or_stored_in_clear(admin, static, client, datab
     await admin.until_polled("static", "added")
     shown = repr(await admin.backends()) + repr(await admin.probe()) + repr(await admin.models())
     stored = b"".join([await client.get(key) for key in (keyspace.CONFIG, keyspace.MODELS_DISCOVERED)]).decode()
-    connection = await asyncpg.connect(database_url, ssl=False)
+    reader = await asyncpg.connect(database_url, ssl=False)
     try:
-        rows = [
-            repr(row)
-            for row in await connection.fetch(
-                "SELECT b::text, a::text FROM control.backends b, control.operator_audit a"
-            )
-        ]
+        query = "SELECT b::text, a::text FROM control.backends b, control.operator_audit a"
+        rows = [repr(row) for row in await reader.fetch(query)]
     finally:
-        await connection.close()
+        await reader.close()
     assert rows
     assert TOKEN not in shown + stored + "".join(rows)
 
@@ -212,12 +213,13 @@ async def test_a_removed_backend_is_gone_from_everything(admin, mocks, client):
     async with asyncio.timeout(5):
         while (await admin.models()).cached_count != 2:
             await asyncio.sleep(0.02)
-    for call in (
+    calls = (
         admin.remove("added"),
         admin.remove("added", validate_only=True),
         admin.models("added"),
         admin.probe("added"),
-    ):
+    )
+    for call in calls:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call
         assert status_of(caught)[0] is grpc.StatusCode.NOT_FOUND
@@ -261,9 +263,6 @@ async def test_an_unhealthy_backend_says_why_and_never_where(admin, mocks):
 
 
 async def test_a_change_while_redis_is_away_is_pending_and_applied_later(database_url, tmp_path, mocks):
-    from controlplane.publish import connection
-    from deploy.local.redis import Redis
-
     mock = await mocks("one", name="a")
     with Redis(tmp_path) as server:
         async with (
@@ -296,16 +295,14 @@ async def test_a_second_replica_lists_what_the_first_was_told(admin, database_ur
 @contextlib.asynccontextmanager
 async def serving_another(database_url: str, redis_url: str, **settings: str) -> AsyncIterator[Admin]:
     """A replica in a process of its own: the pool of Postgres is one per process."""
-    import os
-    import subprocess
-    import sys
-
-    environ = servers.environment(database_url, redis_url, **settings)
-    port = _free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "controlplane"],
-        env={**os.environ, **environ, "GATEWAY_ADMIN_BIND": f"127.0.0.1:{port}"},
-        stdout=subprocess.DEVNULL,
+    port = free_port()
+    settings["GATEWAY_ADMIN_BIND"] = f"127.0.0.1:{port}"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "controlplane",
+        env=os.environ | servers.environment(database_url, redis_url, **settings),
+        stdout=asyncio.subprocess.DEVNULL,
     )
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -313,10 +310,4 @@ async def serving_another(database_url: str, redis_url: str, **settings: str) ->
             yield Admin(channel)
     finally:
         process.terminate()
-        await asyncio.to_thread(process.wait, 20)
-
-
-def _free_port() -> int:
-    from deploy.local.ports import free_port
-
-    return free_port()
+        await process.wait()
