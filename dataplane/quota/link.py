@@ -15,6 +15,7 @@ Nothing is decided on a server that is not fit for it (``server``), and nothing 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from dataplane.errors import CannotCheckError
+from dataplane.quota import scripts
 from dataplane.quota.scripts import Call, command
 from dataplane.quota.server import INFO_SECTIONS, Server, examine
 from shared import logs
@@ -63,11 +65,20 @@ class LinkCounts:
 class _Slot:
     """One place in the order of replies."""
 
-    __slots__ = ("deadline_s", "future", "undo")
+    __slots__ = ("call", "deadline_s", "future", "undo")
 
-    def __init__(self, future: asyncio.Future[Any] | None, deadline_s: float, undo: Callable[[], Call] | None) -> None:
+    def __init__(
+        self,
+        future: asyncio.Future[Any] | None,
+        deadline_s: float,
+        *,
+        call: Call | None = None,
+        undo: Callable[[], Call] | None = None,
+    ) -> None:
         self.future = future
         self.deadline_s = deadline_s
+        # The script, as long as it was sent by its digest only.
+        self.call = call
         # How to take back what this slot's command did; kept until its reply has been read.
         self.undo = undo
 
@@ -124,12 +135,8 @@ class Link:
 
         ``shard`` is None for keys outside the shards. Raises ``CannotCheckError`` for everything that goes wrong.
         """
-        future = self.submit(shard, call, undo=undo)
-        deadline_s = self._slots[-1].deadline_s
         try:
-            return await future
-        except NoScriptError:
-            return await self._call_by_source(call, undo, deadline_s)
+            return await self.submit(shard, call, undo=undo)
         except RedisError as fault:
             raise self._translated(fault) from None
         except asyncio.CancelledError:
@@ -140,7 +147,7 @@ class Link:
         """Sends a script without waiting. The future may fail with ``CannotCheckError`` or an error of redis-py."""
         del shard  # there is one server
         self._require_trust()
-        return self._send(call.by_digest, undo=undo)
+        return self._send(call.by_digest, call=call, undo=undo)
 
     async def get(self, *keys: str) -> list[bytes | None]:
         """The values of keys of any shard, read in this order in one write. Raises ``CannotCheckError``."""
@@ -206,16 +213,21 @@ class Link:
                 fault = refused
             if not slots:
                 raise InvalidResponse("a reply that nobody asked for")
-            future = slots.popleft().future
-            if future is None or future.done():
+            slot = slots.popleft()
+            if slot.future is None or slot.future.done():
                 continue
             if fault is None:
-                future.set_result(reply)
+                slot.future.set_result(reply)
+            elif isinstance(fault, NoScriptError) and slot.call is not None:
+                # Nothing was executed, so this is still the first attempt; its deadline stays.
+                source, slot.call = slot.call.by_source, None
+                self._enqueue(source, slot)
             else:
-                future.set_exception(fault)
+                slot.future.set_exception(fault)
 
     async def _examine(self) -> None:
         """Learns which server this is and whether it is fit, again and again."""
+        await self._load_scripts()
         while True:
             if not self._suspended:
                 try:
@@ -225,6 +237,13 @@ class Link:
                 except CannotCheckError:
                     log.debug("redis_examination_missed")
             await asyncio.sleep(EXAMINE_INTERVAL_S)
+
+    async def _load_scripts(self) -> None:
+        """Makes the scripts known. A server that does not allow it learns each one when it is first called."""
+        loads = [self._send(command("SCRIPT", "LOAD", script.source)) for script in scripts.ALL]
+        for load in loads:
+            with contextlib.suppress(ResponseError, CannotCheckError):
+                await load
 
     def _believe(self, server: Server) -> None:
         if server.fault:
@@ -255,12 +274,17 @@ class Link:
             raise CannotCheckError("Redis does not answer")
 
     def _send(
-        self, packed: bytes, *, undo: Callable[[], Call] | None = None, timeout_s: float | None = None
+        self,
+        packed: bytes,
+        *,
+        call: Call | None = None,
+        undo: Callable[[], Call] | None = None,
+        timeout_s: float | None = None,
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         deadline_s = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        self._enqueue(packed, _Slot(future, deadline_s, undo))
+        self._enqueue(packed, _Slot(future, deadline_s, call=call, undo=undo))
         return future
 
     def _enqueue(self, packed: bytes, slot: _Slot) -> None:
@@ -355,22 +379,7 @@ class Link:
         # By source: were the script unknown, there would be nobody to try again.
         self.counts.undos += 1
         deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        self._enqueue(undo().by_source, _Slot(None, deadline_s, undo))
-
-    async def _call_by_source(self, call: Call, undo: Callable[[], Call] | None, deadline_s: float) -> Any:
-        self._require_trust()
-        future = self._send(call.by_source, undo=undo)
-        try:
-            async with asyncio.timeout_at(deadline_s):
-                return await future
-        except TimeoutError:
-            self._take_back(undo)
-            raise CannotCheckError("Redis did not answer in time") from None
-        except RedisError as fault:
-            raise self._translated(fault) from None
-        except asyncio.CancelledError:
-            self._take_back(undo)
-            raise
+        self._enqueue(undo().by_source, _Slot(None, deadline_s, undo=undo))
 
     def _translated(self, fault: RedisError) -> CannotCheckError:
         self.counts.errors += 1

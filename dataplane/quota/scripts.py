@@ -1,8 +1,8 @@
 """The Lua scripts and how their calls look on the wire.
 
 A call is a RESP array of bulk strings (source: the Redis serialization protocol specification). What is the same in
-every call of a script, or in every request of a principal, is packed once; ``EVALSHA`` is sent first, and ``EVAL``
-when the server does not know the script.
+every call of a script, or in every request of a principal, is packed once; ``EVALSHA`` is sent, and ``EVAL`` when the
+server has forgotten the script.
 """
 
 from __future__ import annotations
@@ -90,3 +90,4 @@ SETTLE = Script("settle")
 APPEND = Script("append")
 ABANDON = Script("abandon")
 AUTHFAIL = Script("authfail")
+ALL = (ACQUIRE, CHECK, RENEW, SETTLE, APPEND, ABANDON, AUTHFAIL)

@@ -1,0 +1,144 @@
+"""From a key to a lease and back, with real records, versions and scripts."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from dataplane.errors import AuthenticationError, CannotCheckError, ForbiddenError, LimitExceededError
+from dataplane.quota.calls import Calls
+from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import Link
+from dataplane.quota.settlements import Settlements
+from dataplane.stages.admit import Admit
+from dataplane.state.keys import RedisKeys
+from dataplane.state.models import CurrentModels
+from dataplane.state.verifier import ControlPlaneVerifier
+from dataplane.values import Lease, Limits, Principal, RequestId
+from shared import keyspace
+from shared.clock import SystemClock
+from shared.modelname import canonical
+from shared.records import (
+    BackendModelsRecord,
+    BackendRecord,
+    ConfigRecord,
+    DiscoveredRecord,
+    GrantsRecord,
+    KeyState,
+    LimitsRecord,
+    ModelRecord,
+    TenantState,
+)
+from shared.redaction import Secret
+from shared.sealing import Sealer
+from tests.fakes.published_state import PEPPER, PublishedState
+from tests.unit.stages.principals import INFERENCE
+
+pytestmark = pytest.mark.redis
+ALL = GrantsRecord(allow_all_models=True)
+
+
+class Worker:
+    """The adapters that admission needs."""
+
+    def __init__(self, link: Link) -> None:
+        clock = SystemClock()
+        calls = Calls(backlog_max_events=16_000)
+        self.settlements = Settlements(link=link, calls=calls, capacity=10)
+        self.models = CurrentModels(sealer=Sealer(b"k" * 32), clock=clock)
+        self.keys = RedisKeys(
+            link=link,
+            verifier=ControlPlaneVerifier(addresses=(), token=None),
+            pepper=Secret(PEPPER),
+            defaults=Limits(rpm=60, tpm=100_000, concurrent=8),
+            ttl_s=60,
+            clock=clock,
+        )
+        leases = RedisLeases(link=link, calls=calls, buffer=self.settlements, clock=clock)
+        self.admit = Admit(leases=leases, keys=self.keys, models=self.models)
+        model = ModelRecord(name="llama3", canonical=canonical("llama3"))
+        self.models.replace(
+            ConfigRecord(revision=1, backends=(BackendRecord(name="one", url="http://one"),)),
+            DiscoveredRecord(
+                revision=1,
+                expires_at_ms=0,
+                backends=(BackendModelsRecord(backend="one", seen_at_ms=1, models=(model,)),),
+            ),
+            valid_for_s=60,
+        )
+
+    async def request(self, api_key: str) -> tuple[Principal, Lease]:
+        principal = await self.keys.principal(api_key)
+        return await self.admit(principal, RequestId(uuid.uuid4().hex), INFERENCE)
+
+
+@pytest.fixture
+def worker(link: Link) -> Worker:
+    return Worker(link)
+
+
+async def test_revoked_key_is_refused_on_the_next_request(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL})
+    principal, _ = await worker.request(api_key)
+    state.record(api_key, tenant_id=principal.tenant_id, version=2, state=KeyState.REVOKED)
+    state.live(principal, key=-2)
+    with pytest.raises(AuthenticationError):
+        await worker.request(api_key)
+
+
+async def test_suspended_tenant_is_refused_and_served_again_after_it_resumed(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL})
+    principal, _ = await worker.request(api_key)
+    state.tenant(principal.tenant_id, version=2, state=TenantState.SUSPENDED)
+    state.live(principal, tenant=-2)
+    with pytest.raises(AuthenticationError):
+        await worker.request(api_key)
+    state.tenant(principal.tenant_id, version=3, grants=ALL)
+    principal, _ = await worker.request(api_key)
+    assert principal.tenant_version == 3
+
+
+async def test_lowered_limit_holds_on_the_next_request(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL})
+    principal, _ = await worker.request(api_key)
+    state.tenant(principal.tenant_id, version=2, grants=ALL, limits=LimitsRecord(concurrent=1))
+    with pytest.raises(LimitExceededError):
+        await worker.request(api_key)
+    assert state.slots(principal) == (1, 1, 1)
+
+
+async def test_withdrawn_grant_holds_on_the_next_request(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL})
+    principal, _ = await worker.request(api_key)
+    state.tenant(principal.tenant_id, version=2)
+    with pytest.raises(ForbiddenError):
+        await worker.request(api_key)
+    state.tenant(principal.tenant_id, version=3, grants=ALL)
+    await worker.request(api_key)
+
+
+async def test_live_version_ahead_of_every_record_cannot_be_checked(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL})
+    principal, _ = await worker.request(api_key)
+    state.live(principal, key=9)
+    with pytest.raises(CannotCheckError):
+        await worker.request(api_key)
+
+
+async def test_emptied_redis_answers_503_for_known_and_unknown_keys(worker: Worker, state: PublishedState):
+    known, unseen = state.key(tenant={"grants": ALL}), state.key(tenant={"grants": ALL})
+    await worker.request(known)
+    state.client.flushall()
+    for api_key in (known, unseen):
+        with pytest.raises(CannotCheckError):
+            await worker.request(api_key)
+
+
+async def test_settled_lease_frees_its_slot_for_the_next_request(worker: Worker, state: PublishedState):
+    api_key = state.key(tenant={"grants": ALL, "limits": LimitsRecord(concurrent=1)})
+    for number in range(3):
+        principal, lease = await worker.request(api_key)
+        worker.settlements.settle(lease, principal, b"%d" % number)
+        # The next admission follows the settlement on the same connection: no waiting in between.
+    assert state.client.xlen(keyspace.usage(principal.shard)) >= 2
