@@ -14,6 +14,7 @@ from shared import logs
 from shared.config import EXIT_CONFIGURATION, ConfigurationError
 
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_SOFTWARE = 70  # EX_SOFTWARE
 
 
 def main() -> int:
@@ -31,6 +32,10 @@ def main() -> int:
     except BindError as fault:
         logs.get("controlplane").error("port_unavailable", fault=str(fault))
         return EXIT_UNAVAILABLE
+    except ExceptionGroup as faults:
+        # A task ended in a way that nobody foresaw. Whoever started the process starts it anew.
+        logs.get("controlplane").error("control_plane_failed", exc_info=faults)
+        return EXIT_SOFTWARE
     return 0
 
 

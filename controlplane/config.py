@@ -113,10 +113,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Setting("DATABASE_URL", "Postgres: postgres://user:password@host/name", parse=_database_url, group="Database"),
     ]
     database_pool_size: Annotated[
-        int, Setting("DATABASE_POOL_SIZE", "Connections that are kept", minimum=1, maximum=1000, group="Database")
+        int, Setting("DATABASE_POOL_SIZE", "Connections of the pool", minimum=1, maximum=1000, group="Database")
     ] = 10
     database_overflow: Annotated[
-        int, Setting("DATABASE_POOL_OVERFLOW", "Connections beyond these", minimum=0, maximum=1000, group="Database")
+        int, Setting("DATABASE_POOL_OVERFLOW", "Further ones under load", minimum=0, maximum=1000, group="Database")
     ] = 20
 
     # Redis

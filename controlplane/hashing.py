@@ -7,6 +7,7 @@ does not fit is refused at once instead of waiting for its deadline.
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +37,7 @@ class HashingPool:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="argon2")
         self._capacity = threads + queue
         self._held = 0
-        self._decoy: str | None = None
+        self._decoy = _decoy(cost)
 
     async def hash(self, api_key: str) -> str:
         """The Argon2id hash of a key. Raises ``OverloadedError``."""
@@ -64,12 +65,8 @@ class HashingPool:
         return await asyncio.wrap_future(future)
 
     def _verify_now(self, hashed: str | None, api_key: str) -> bool:
-        if hashed is None:
-            if self._decoy is None:
-                self._decoy = self._hasher.hash(secrets.token_hex(32))
-            hashed, api_key = self._decoy, f"not {api_key}"
         try:
-            return self._hasher.verify(hashed, api_key)
+            return self._hasher.verify(hashed or self._decoy, api_key)
         except (VerificationError, InvalidHashError):
             return False
 
@@ -81,3 +78,9 @@ class HashingPool:
 
     def __repr__(self) -> str:
         return f"HashingPool(held={self._held}, capacity={self._capacity})"
+
+
+def _decoy(cost: Argon2Cost) -> str:
+    """A hash of the right form and cost that belongs to no key: its salt and its digest are random."""
+    salt, digest = (base64.b64encode(secrets.token_bytes(size)).decode().rstrip("=") for size in (16, 32))
+    return f"$argon2id$v=19$m={cost.memory_kib},t={cost.time_cost},p={cost.parallelism}${salt}${digest}"

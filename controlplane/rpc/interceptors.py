@@ -97,7 +97,7 @@ class _Guarded:
                     await operator_audit.finish(row_id, outcome)
 
     async def _begin(self, request: Message) -> int:
-        fields = described(request)
+        fields = audited_fields(request)
         target = next((str(fields[name]) for name in TARGET_FIELDS if fields.get(name)), "")
         return await operator_audit.begin(
             caller=self._caller.name,
@@ -114,19 +114,25 @@ class _Guarded:
             _log.warning("call_refused", method=self._method, status=status.name, fault=str(error))
 
 
-def described(request: Message) -> dict[str, Any]:
-    """The fields of a request for the audit, secrets as ``***``, long texts cut."""
+def audited_fields(request: Message) -> dict[str, Any]:
+    """The fields of a request for the audit, secrets as ``***`` at every depth, long texts cut."""
     try:
         fields: dict[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
     except SerializeToJsonError:
         # A moment or duration out of range: the request will be refused, but first it is on record.
         fields = {name: value for name in TARGET_FIELDS if isinstance(value := getattr(request, name, None), str)}
-    return {name: REDACTED if name in SECRET_FIELDS else _safe(value) for name, value in fields.items()}
+    safe: dict[str, Any] = _safe(fields)
+    return safe
 
 
 def _safe(value: Any) -> Any:
     if isinstance(value, str):
-        return redact(value)[:MAX_DETAIL_CHARACTERS]
+        # Postgres holds no NUL, and what a caller wrote must not keep its row from being written.
+        return redact(value)[:MAX_DETAIL_CHARACTERS].replace("\x00", "\ufffd")
+    if isinstance(value, list):
+        return [_safe(item) for item in value]
+    if isinstance(value, dict):
+        return {name: REDACTED if name in SECRET_FIELDS else _safe(item) for name, item in value.items()}
     return value
 
 

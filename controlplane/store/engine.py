@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -34,6 +34,9 @@ _AWAY = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.ReadOnlySQLTransactionError,
+    # Not migrated yet: the process is just starting, or somebody is making the database anew.
+    asyncpg.UndefinedTableError,
+    asyncpg.InvalidSchemaNameError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
@@ -157,11 +160,14 @@ async def new_connection() -> asyncpg.Connection[asyncpg.Record]:
 
 
 @contextlib.contextmanager
-def translated() -> Any:
+def translated() -> Iterator[None]:
     """Turns the driver's ways of saying that Postgres is away into ``StoreUnavailableError``."""
     try:
         yield
     except _AWAY as fault:
+        if isinstance(fault, ValueError):
+            # A value that the driver cannot send is a fault of ours, however long one waits.
+            raise
         raise StoreUnavailableError(f"Postgres: {type(fault).__name__}") from fault
 
 

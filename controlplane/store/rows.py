@@ -34,6 +34,11 @@ def limits_of(row: asyncpg.Record) -> tuple[LimitsRecord, GrantsRecord]:
     return LimitsRecord(**{field: row[field] for field in LIMIT_FIELDS}), grants
 
 
+def is_text(reference: str) -> bool:
+    """Whether Postgres can hold it: it knows no NUL."""
+    return "\x00" not in reference
+
+
 def as_uuid(reference: str) -> uuid.UUID | None:
     """The id in a reference, None when it is none (it is a name or prefix then)."""
     try:

@@ -12,7 +12,7 @@ import msgspec
 from controlplane.core.tenants import Tenant
 from controlplane.errors import AlreadyExistsError, NotFoundError
 from controlplane.store import engine, outbox
-from controlplane.store.rows import LIMIT_COLUMNS, as_uuid, limit_values, limits_of
+from controlplane.store.rows import LIMIT_COLUMNS, as_uuid, is_text, limit_values, limits_of
 from controlplane.store.tables import OutboxKind, TenantLimits, Tenants
 from shared.keyspace import TenantId
 from shared.records import TenantState
@@ -91,6 +91,8 @@ class PostgresTenants:
 
 
 async def _fetch(connection: engine.Connection, reference: str, lock: str = "") -> asyncpg.Record | None:
+    if not is_text(reference):
+        return None
     tenant_id = as_uuid(reference)
     # A name may look like an id; the name goes first.
     row = await connection.fetchrow(f"{_SELECT} WHERE t.name = $1{lock}", reference)

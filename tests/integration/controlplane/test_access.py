@@ -1,5 +1,7 @@
 """Who may call: every role times every RPC, and nobody without credentials."""
 
+from typing import Any
+
 import grpc
 import pytest
 from google.protobuf import descriptor_pool, empty_pb2
@@ -88,7 +90,7 @@ async def test_what_is_not_in_the_table_is_denied_to_everybody(shared_gateway):
 
 async def test_every_registered_method_is_in_the_table_and_nothing_more(shared_gateway):
     pool = descriptor_pool.Default()
-    stub = reflection_pb2_grpc.ServerReflectionStub(shared_gateway.channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(shared_gateway.channel)
     metadata = (("authorization", f"Bearer {ADMIN_TOKEN}"),)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     call = stub.ServerReflectionInfo(iter([request]), metadata=metadata, timeout=5)
@@ -99,7 +101,7 @@ async def test_every_registered_method_is_in_the_table_and_nothing_more(shared_g
 
 
 async def test_health_says_serving_per_service(shared_gateway):
-    stub = health_pb2_grpc.HealthStub(shared_gateway.channel)
+    stub: Any = health_pb2_grpc.HealthStub(shared_gateway.channel)
     for service in ("", "neuronetz.admin.v1.KeyService", "neuronetz.state.v1.KeyVerifier"):
         answer = await shared_gateway.call(
             stub.Check, health_pb2.HealthCheckRequest(service=service), token=DATAPLANE_TOKEN

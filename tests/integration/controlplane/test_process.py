@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
@@ -30,13 +31,13 @@ class Process:
         self.address = f"127.0.0.1:{port}"
         self.lines: list[str] = []
 
-    async def events(self) -> AsyncIterator[dict]:
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
         assert self.process.stdout is not None
         while line := await self.process.stdout.readline():
             self.lines.append(line.decode())
             yield json.loads(line)
 
-    async def until(self, event: str, **fields) -> dict:
+    async def until(self, event: str, **fields: object) -> dict[str, Any]:
         async with asyncio.timeout(20):
             async for found in self.events():
                 if found["event"] == event and fields.items() <= found.items():
@@ -80,7 +81,8 @@ async def test_it_comes_up_serves_and_drains(settings: Settings):
     async with running(settings) as plane:
         await plane.until("readiness_changed", ready=True)
         async with grpc.aio.insecure_channel(plane.address) as channel:
-            check = health_pb2_grpc.HealthStub(channel).Check
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            check = stub.Check
             answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=5)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             await tenant_pb2_grpc.TenantServiceStub(channel).CreateTenant(
@@ -106,7 +108,8 @@ async def test_it_waits_for_postgres_and_redis(tmp_path):
         async with running(settings) as plane:
             await plane.until("postgres_awaited")
             async with grpc.aio.insecure_channel(plane.address) as channel:
-                check = health_pb2_grpc.HealthStub(channel).Check
+                stub: Any = health_pb2_grpc.HealthStub(channel)
+                check = stub.Check
                 answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=5)
                 assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
                 listing = tenant_pb2_grpc.TenantServiceStub(channel).ListTenants

@@ -5,7 +5,8 @@ import datetime as dt
 import itertools
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -52,7 +53,7 @@ def a_key(version: int, state: KeyState = KeyState.ACTIVE) -> Key:
     )
 
 
-async def until(holds: Callable[[], object], timeout_s: float = 10) -> None:
+async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.01)
@@ -63,10 +64,12 @@ def state(client: RedisClient) -> RedisState:
     return RedisState(client, timeout_s=2, prompt_log_days=30)
 
 
-async def stored(client: RedisClient, key: Key) -> tuple[dict, int]:
-    record = json.loads(await client.get(keyspace.key_record(key.prefix)))
+async def stored(client: RedisClient, key: Key) -> tuple[Any, int]:
+    raw = await client.get(keyspace.key_record(key.prefix))
     live = await client.hget(keyspace.live(keyspace.shard_of(key.tenant_id)), keyspace.key_scope(key.id))
-    return record, int(live)
+    assert raw is not None
+    assert live is not None
+    return json.loads(raw), int(live)
 
 
 async def test_no_order_of_publishers_brings_back_an_older_state(client, state):
@@ -146,7 +149,7 @@ async def test_rebuilt_versions_need_the_token(client, state):
     assert not await state.write_keys([a_key(1)], token=RebuildToken(value="guessed", incarnation="run:replication:"))
 
 
-async def minted(gateway: Running) -> k.CreateKeyResponse:
+async def minted(gateway: Running) -> Any:
     await gateway.call(gateway.tenants.CreateTenant, tenant_pb2.CreateTenantRequest(name="acme"))
     return await gateway.call(gateway.keys.CreateKey, k.CreateKeyRequest(tenant="acme", name="prod"))
 
@@ -221,8 +224,34 @@ async def test_without_redis_a_change_is_pending_and_goes_out_later(tmp_path, po
             # Restarted with its data: fenced anew, and the digest is still there.
             await until(lambda: fenced(client))
             assert (await Fences(client, timeout_s=2).server()).incarnation != before
-            record = json.loads(await client.get(keyspace.key_record(created.prefix)))
+            raw = await client.get(keyspace.key_record(created.prefix))
+            record = json.loads(raw or b"{}")
             assert (record["state"], "digest" in record) == ("revoked", True)
+
+
+async def test_a_redis_that_may_lose_data_is_never_declared_rebuilt(tmp_path, postgres_server):
+    with Redis(tmp_path, settings={"appendonly": "no"}) as server:
+        settings = settings_for(await fresh_database(postgres_server), server.url)
+        async with serving(settings) as gateway, connection.connect(server.url, connect_timeout_s=1) as client:
+            fences = Fences(client, timeout_s=2)
+            assert (await fences.server()).problems == ("redis has no append-only file",)
+            # Long enough for a whole round: a commit is published while no shard is stamped.
+            await minted(gateway)
+            assert await fences.missing((await fences.server()).incarnation) == SHARDS
+            await client.config_set("appendonly", "yes")
+            await until(lambda: fenced(client))
+
+
+async def test_two_control_planes_rebuild_and_publish_together(settings, client):
+    async with serving(settings) as first, serving(settings) as second:
+        created = await minted(first)
+        for _ in range(3):
+            await client.flushall()
+            await until(lambda: fenced(client))
+        revoked = await second.call(second.keys.RevokeKey, k.RevokeKeyRequest(prefix=created.prefix))
+        assert revoked.publication == publication_pb2.PUBLICATION_APPLIED
+        shard = keyspace.shard_of(TenantId(created.key.tenant_id))
+        assert await client.hget(keyspace.live(shard), keyspace.key_scope(KeyId(created.key.id))) == b"-2"
 
 
 async def until_unready(gateway: Running) -> None:

@@ -1,6 +1,7 @@
 """KeyVerifier: matches what was minted, refuses all else in the same way, takes no outage for a wrong key."""
 
 import datetime as dt
+from typing import Any
 
 import grpc
 import pytest
@@ -25,13 +26,13 @@ MATCH = state_pb2.VerifyResponse.VERDICT_MATCH
 MISMATCH = state_pb2.VerifyResponse.VERDICT_MISMATCH
 
 
-async def verdict(gateway: Running, api_key: str) -> int:
+async def verdict(gateway: Running, api_key: str) -> Any:
     request = state_pb2.VerifyRequest(api_key=api_key)
     answer = await gateway.call(gateway.verifier.Verify, request, token=DATAPLANE_TOKEN)
     return answer.verdict
 
 
-async def minted(gateway: Running) -> k.CreateKeyResponse:
+async def minted(gateway: Running) -> Any:
     await gateway.call(gateway.tenants.CreateTenant, tenant_pb2.CreateTenantRequest(name="acme"))
     return await gateway.call(gateway.keys.CreateKey, k.CreateKeyRequest(tenant="acme", name="prod"))
 
