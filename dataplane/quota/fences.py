@@ -15,6 +15,8 @@ from shared.lifecycle import Readiness
 
 READINESS_CHECK = "fence"
 INTERVAL_S = 1.0
+# While a fence is missing: traffic waits for it to come.
+EAGER_INTERVAL_S = 0.1
 KEYS = tuple(keyspace.fence(shard) for shard in SHARDS)
 
 log = logs.get(__name__)
@@ -37,7 +39,7 @@ class FenceWatch:
         """Looks until it is cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(INTERVAL_S if self._held else EAGER_INTERVAL_S)
 
     async def look(self) -> None:
         """Looks once."""

@@ -39,20 +39,22 @@ class CurrentModels:
     def replace(self, config: ConfigRecord, discovered: DiscoveredRecord, *, valid_for_s: float) -> None:
         """Swaps the whole snapshot; its models are valid for so many seconds from now."""
         self.prolong(valid_for_s=valid_for_s)
+        before = self._snapshot
         self._records = (config, discovered)
         for entry in discovered.backends:
             for model in entry.models:
                 missing = (entry.backend, model.canonical)
                 if not model.missed_polls and self._missing.get(missing, entry.seen_at_ms) < entry.seen_at_ms:
                     del self._missing[missing]
-        self._rebuild()
-        log.info(
-            "snapshot_applied",
-            config_revision=config.revision,
-            discovered_revision=discovered.revision,
-            backends=len(config.backends),
-            models=len(self._current().models),
-        )
+        after = self._rebuild(config, discovered)
+        if before is None or (before.backends, before.models) != (after.backends, after.models):
+            log.info(
+                "snapshot_applied",
+                config_revision=after.config_revision,
+                discovered_revision=after.discovered_revision,
+                backends=len(after.backends),
+                models=len(after.models),
+            )
 
     def prolong(self, *, valid_for_s: float) -> None:
         """The same state was seen again: its models are valid for so many seconds from now."""
@@ -76,17 +78,17 @@ class CurrentModels:
         """The backend answered 404 for the model: leave it out until a later poll has found it there again."""
         if self._records is None:
             return
-        discovered = self._records[1]
+        config, discovered = self._records
         seen_at_ms = next((entry.seen_at_ms for entry in discovered.backends if entry.backend == backend), None)
         if seen_at_ms is None:
             return
         log.warning("model_missed", backend=backend, model=model)
         self._missing[(backend, model)] = seen_at_ms
-        self._rebuild()
+        self._rebuild(config, discovered)
 
-    def _rebuild(self) -> None:
-        if self._records is not None:
-            self._snapshot = snapshot.build(*self._records, self._sealer, self._missing.keys())
+    def _rebuild(self, config: ConfigRecord, discovered: DiscoveredRecord) -> Snapshot:
+        self._snapshot = snapshot.build(config, discovered, self._sealer, self._missing.keys())
+        return self._snapshot
 
     def _current(self) -> Snapshot:
         if self._snapshot is None or self._clock.monotonic() >= self._valid_until_s:

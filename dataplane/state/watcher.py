@@ -18,6 +18,8 @@ from shared.records import ConfigRecord, DiscoveredRecord, RecordError
 
 READINESS_CHECK = "models"
 INTERVAL_S = 1.0
+# While nothing is valid: traffic waits for it.
+EAGER_INTERVAL_S = 0.1
 
 _CONFIG = records.decoder(ConfigRecord)
 _DISCOVERED = records.decoder(DiscoveredRecord)
@@ -40,7 +42,7 @@ class RedisWatcher:
         """Looks until it is cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(INTERVAL_S if self._models.is_valid else EAGER_INTERVAL_S)
 
     async def look(self) -> None:
         """Looks once, and reports whether models are known."""
