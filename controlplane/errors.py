@@ -11,16 +11,27 @@
     └── UpstreamProbeError          a backend did not answer as an Ollama server does
 
 Errors of callers have texts that a caller may read. Those of machines do not: their text is for our log.
-``grpc.StatusCode`` is all that this module knows of gRPC.
+Statuses have the names that gRPC gives them; this module does not import it.
 """
 
 from __future__ import annotations
 
+from enum import StrEnum, auto
 from typing import ClassVar, Literal
 
-import grpc
-
 Source = Literal["client", "upstream", "internal"]
+
+
+class Status(StrEnum):
+    """The gRPC statuses that callers see; members of ``grpc.StatusCode`` have the same names."""
+
+    INVALID_ARGUMENT = auto()
+    NOT_FOUND = auto()
+    ALREADY_EXISTS = auto()
+    FAILED_PRECONDITION = auto()
+    RESOURCE_EXHAUSTED = auto()
+    UNAVAILABLE = auto()
+    INTERNAL = auto()
 
 
 class ControlPlaneError(Exception):
@@ -100,27 +111,27 @@ class UpstreamProbeError(ControlPlaneError):
     public = True
 
 
-STATUS: dict[type[ControlPlaneError], grpc.StatusCode] = {
-    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
-    NotFoundError: grpc.StatusCode.NOT_FOUND,
-    AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
-    StateConflictError: grpc.StatusCode.FAILED_PRECONDITION,
-    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    StoreUnavailableError: grpc.StatusCode.UNAVAILABLE,
-    RedisUnavailableError: grpc.StatusCode.UNAVAILABLE,
-    UpstreamProbeError: grpc.StatusCode.FAILED_PRECONDITION,
+STATUS: dict[type[ControlPlaneError], Status] = {
+    InvalidRequestError: Status.INVALID_ARGUMENT,
+    NotFoundError: Status.NOT_FOUND,
+    AlreadyExistsError: Status.ALREADY_EXISTS,
+    StateConflictError: Status.FAILED_PRECONDITION,
+    OverloadedError: Status.RESOURCE_EXHAUSTED,
+    StoreUnavailableError: Status.UNAVAILABLE,
+    RedisUnavailableError: Status.UNAVAILABLE,
+    UpstreamProbeError: Status.FAILED_PRECONDITION,
 }
 
 # What a caller reads when the error's own text is not for callers.
 _GENERIC = {
-    grpc.StatusCode.RESOURCE_EXHAUSTED: "too busy, try again",
-    grpc.StatusCode.UNAVAILABLE: "a service that this depends on is unavailable, try again",
+    Status.RESOURCE_EXHAUSTED: "too busy, try again",
+    Status.UNAVAILABLE: "a service that this depends on is unavailable, try again",
 }
 
 
-def rendered(error: BaseException) -> tuple[grpc.StatusCode, str]:
+def rendered(error: BaseException) -> tuple[Status, str]:
     """Status and text for the caller; whatever is not in the table is INTERNAL and says nothing."""
     if not isinstance(error, ControlPlaneError):
-        return grpc.StatusCode.INTERNAL, "internal error"
-    status = STATUS.get(type(error), grpc.StatusCode.INTERNAL)
+        return Status.INTERNAL, "internal error"
+    status = STATUS.get(type(error), Status.INTERNAL)
     return status, str(error) if error.public else _GENERIC.get(status, "internal error")

@@ -13,8 +13,7 @@ from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.publish.redis_state import RedisState
 from controlplane.store import outbox
 from controlplane.store.keys import PostgresKeys
-from controlplane.store.outbox import Change
-from controlplane.store.tables import OutboxKind
+from controlplane.store.outbox import Change, OutboxKind
 from controlplane.store.tenants import PostgresTenants
 from shared import logs
 from shared.keyspace import KeyId, TenantId

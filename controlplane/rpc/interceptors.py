@@ -87,7 +87,8 @@ class _Guarded:
             row_id = None
             raise
         except Exception as error:
-            status, text = rendered(error)
+            kind, text = rendered(error)
+            status = grpc.StatusCode[kind.name]
             outcome = status.name
             self._report(error, status)
             await context.abort(status, text)

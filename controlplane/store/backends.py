@@ -10,7 +10,6 @@ import msgspec
 from controlplane.core.backends import MAX_BACKENDS, AddedBackend, BackendName, StaticBackend, ranks
 from controlplane.errors import AlreadyExistsError, NotFoundError, StateConflictError
 from controlplane.store import engine, outbox
-from controlplane.store.tables import OutboxKind
 from shared.records import BackendRecord
 from shared.sealing import Sealer
 
@@ -46,7 +45,7 @@ class PostgresBackends:
                     " VALUES ($1, $2, $3, $4, $5, $6)",
                     *_values(backend),
                 )
-                await outbox.enqueue(connection, OutboxKind.CONFIG)
+                await outbox.enqueue(connection, outbox.OutboxKind.CONFIG)
         except asyncpg.UniqueViolationError as fault:
             raise AlreadyExistsError(f"there is a backend {backend.name!r} already") from fault
 
@@ -60,7 +59,7 @@ class PostgresBackends:
             )
             if changed is None:
                 raise NotFoundError(f"there is no backend {backend.name!r} that was added by RPC")
-            await outbox.enqueue(connection, OutboxKind.CONFIG)
+            await outbox.enqueue(connection, outbox.OutboxKind.CONFIG)
 
     async def remove(self, name: str) -> None:
         """Commits the end of a backend. Raises ``NotFoundError``."""
@@ -68,7 +67,7 @@ class PostgresBackends:
             removed = await connection.fetchval("DELETE FROM control.backends WHERE name = $1 RETURNING name", name)
             if removed is None:
                 raise NotFoundError(f"there is no backend {name!r} that was added by RPC")
-            await outbox.enqueue(connection, OutboxKind.CONFIG)
+            await outbox.enqueue(connection, outbox.OutboxKind.CONFIG)
 
     def __repr__(self) -> str:
         return "PostgresBackends()"

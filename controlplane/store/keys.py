@@ -13,7 +13,7 @@ from controlplane.core.keys import Key
 from controlplane.errors import AlreadyExistsError, NotFoundError
 from controlplane.store import engine, outbox
 from controlplane.store.rows import LIMIT_COLUMNS, as_uuid, limit_values, limits_of
-from controlplane.store.tables import APIKeys, KeyLimits, OutboxKind
+from controlplane.store.tables import APIKeys, KeyLimits
 from shared import apikey
 from shared.keyspace import KeyId, TenantId
 from shared.records import KeyState
@@ -127,7 +127,7 @@ async def _insert(connection: engine.Connection, key: Key, hashed: str) -> None:
         )
     )
     await KeyLimits.insert(KeyLimits(key_id=key_id, **limit_values(key.limits, key.grants)))
-    await outbox.enqueue(connection, OutboxKind.KEY, key_id, key.version)
+    await outbox.enqueue(connection, outbox.OutboxKind.KEY, key_id, key.version)
 
 
 async def _update(connection: engine.Connection, key: Key) -> Key:
@@ -144,7 +144,7 @@ async def _update(connection: engine.Connection, key: Key) -> Key:
         key.prompt_log_retention_days,
     )
     await KeyLimits.update(**limit_values(key.limits, key.grants)).where(KeyLimits.key_id == key_id)
-    await outbox.enqueue(connection, OutboxKind.KEY, key_id, version)
+    await outbox.enqueue(connection, outbox.OutboxKind.KEY, key_id, version)
     return msgspec.structs.replace(key, version=version)
 
 

@@ -6,13 +6,21 @@ import datetime as dt
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from enum import StrEnum
 
 import msgspec
 
 from controlplane.store import engine
-from controlplane.store.tables import OutboxKind
 
 KEPT = dt.timedelta(days=1)
+
+
+class OutboxKind(StrEnum):
+    """What has changed and waits to be published."""
+
+    KEY = "key"
+    TENANT = "tenant"
+    CONFIG = "config"
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

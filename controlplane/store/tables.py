@@ -1,13 +1,11 @@
 """Every table, as Piccolo sees it. The database is made by ``migrations/*.sql``; a test compares the two.
 
-Enum types of Postgres travel as text; their members are the enums of ``shared.records`` and of this module. Tables
+Enum types of Postgres travel as text; their members are the enums of ``shared.records`` and ``store.outbox``. Tables
 whose key has several columns name one of them as primary key, because Piccolo knows no other: never ``save`` a row of
 these, insert and update by ``where``.
 """
 
 from __future__ import annotations
-
-from enum import StrEnum
 
 from piccolo.columns import (
     JSONB,
@@ -25,22 +23,6 @@ from piccolo.columns import (
 from piccolo.table import Table
 
 from controlplane.store.engine import DB
-
-
-class ScopeKind(StrEnum):
-    """What a budget belongs to."""
-
-    KEY = "key"
-    TENANT = "tenant"
-
-
-class OutboxKind(StrEnum):
-    """What has changed and waits to be published."""
-
-    KEY = "key"
-    TENANT = "tenant"
-    CONFIG = "config"
-
 
 # Schema gateway: read by the console role.
 

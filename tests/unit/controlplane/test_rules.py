@@ -181,13 +181,14 @@ def test_every_error_has_its_row_and_its_place_in_the_tree():
     assert set(errors.STATUS) == set(every_error())
     for kind in every_error():
         assert kind.__name__ in (errors.__doc__ or "")
+    assert {status.name for status in errors.Status} <= {code.name for code in grpc.StatusCode}
 
 
 def test_an_error_that_is_not_for_callers_says_nothing():
     secret = "host=10.0.0.1 password=x"
     for error in (errors.StoreUnavailableError(secret), errors.OverloadedError(secret), ValueError(secret)):
         assert secret not in errors.rendered(error)[1]
-    assert errors.rendered(KeyError()) == (grpc.StatusCode.INTERNAL, "internal error")
+    assert errors.rendered(KeyError()) == (errors.Status.INTERNAL, "internal error")
 
 
 CALLERS = Callers((OperatorToken(name="a", role=Role.ADMIN, token=Secret("a" * 20)),))
