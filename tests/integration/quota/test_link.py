@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ import pytest
 import redis as redis_client
 
 from dataplane.errors import CannotCheckError, LimitExceededError
+from dataplane.quota import scripts
 from dataplane.quota.calls import Calls, PrincipalCalls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import READINESS_CHECK, Link
@@ -201,6 +203,13 @@ async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedStat
         state.client.script_flush()
         await asyncio.gather(*(leases.acquire(principal, new_id()) for _ in range(20)))
     assert state.slots(principal) == (60, 60, 60)
+
+
+async def test_scripts_are_known_before_anything_is_decided(state: PublishedState):
+    state.client.script_flush()
+    async with running_link(state.url):
+        digests = [hashlib.sha1(script.source).hexdigest() for script in scripts.ALL]
+        assert state.client.script_exists(*digests) == [True] * len(scripts.ALL)
 
 
 async def test_flushed_data_denies_until_it_is_rebuilt(link: Link, state: PublishedState):
