@@ -9,7 +9,7 @@ import asyncpg
 from controlplane.errors import StoreUnavailableError
 from controlplane.store import engine
 
-# Taken for one transaction, so that two replicas do not do the same work.
+# Taken for one transaction each, so that two replicas do not drop the same partition.
 _LOCK = 771_205
 # Dropping locks out readers; rather than making them wait behind a long query it is tried again later.
 _LOCK_TIMEOUT = "3s"
@@ -78,8 +78,7 @@ async def _drop(parent: str, day: dt.date, *, only_empty: bool) -> bool:
     try:
         async with engine.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-            if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _LOCK):
-                return False
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             if await connection.fetchval("SELECT to_regclass($1) IS NULL", partition):
                 return False
             if only_empty:
