@@ -1,7 +1,8 @@
 """The hashing pool: bounded, and as slow for an unknown key as for a wrong one."""
 
 import asyncio
-import time
+
+import argon2
 
 from controlplane.errors import OverloadedError
 from controlplane.hashing import Argon2Cost, HashingPool
