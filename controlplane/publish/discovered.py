@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -35,7 +36,7 @@ class DiscoveredState:
         """What is known; None when nothing is, or when it cannot be read."""
         with translated():
             async with asyncio.timeout(self._timeout_s):
-                raw = await self._redis.get(keyspace.MODELS_DISCOVERED)
+                raw: Any = await self._redis.get(keyspace.MODELS_DISCOVERED)
         try:
             return None if raw is None else records.decode(_DISCOVERED, raw)
         except records.RecordError:

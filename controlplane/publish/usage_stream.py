@@ -42,6 +42,8 @@ class UsageStreams:
 
     def __init__(self, redis: Redis, *, consumer: str, timeout_s: float = 2.0) -> None:
         self._redis = redis
+        # The library does not type the command that takes any command.
+        self._execute: Any = redis.execute_command
         self._consumer = consumer
         self._timeout_s = timeout_s
         self._acknowledge = redis.register_script((_HERE / "acknowledge_usage.lua").read_text())
@@ -67,7 +69,7 @@ class UsageStreams:
         try:
             with _translated():
                 async with asyncio.timeout(self._timeout_s):
-                    answer = await self._redis.execute_command("XAUTOCLAIM", *arguments)
+                    answer = await self._execute("XAUTOCLAIM", *arguments)
         except _NoGroupError:
             return []
         return _entries(shard, answer[1])
@@ -90,7 +92,7 @@ class UsageStreams:
         command = ["XREADGROUP", "GROUP", USAGE_GROUP, self._consumer, "COUNT", count, "BLOCK", round(block_s * 1000)]
         with _translated():
             async with asyncio.timeout(block_s + self._timeout_s):
-                answer = await self._redis.execute_command(*command, "STREAMS", *by_key, *[">"] * len(by_key))
+                answer = await self._execute(*command, "STREAMS", *by_key, *[">"] * len(by_key))
         streams = answer.items() if isinstance(answer, dict) else answer or ()
         return [entry for key, entries in streams for entry in _entries(by_key[_text(key)], entries)]
 

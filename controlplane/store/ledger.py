@@ -103,10 +103,12 @@ async def _record_apart(entries: Sequence[Entry], letters: Sequence[DeadLetter],
 
 
 async def _hold_shards(connection: Connection, shards: Collection[Shard]) -> None:
-    for shard in sorted(shards):
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock_shared($1::int, $2::int)", SHARD_LOCKS, SHARDS.index(shard)
-        )
+    # In one order, so that two batches cannot hold what the other waits for.
+    await connection.execute(
+        "SELECT pg_advisory_xact_lock_shared($1::int, number) FROM unnest($2::int[]) AS number",
+        SHARD_LOCKS,
+        sorted(SHARDS.index(shard) for shard in shards),
+    )
 
 
 def _columns(rows: Sequence[UsageRow]) -> list[list[object]]:

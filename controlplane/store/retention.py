@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Literal
 
 import asyncpg
 
@@ -41,13 +42,13 @@ async def make_partitions(*, days_ahead: int) -> None:
 async def drop_audit_partitions(*, before: dt.date) -> int:
     """Drops the audit rows of all days before one; how many days. Raises ``StoreUnavailableError``."""
     days = [day for day in await _partition_days("audit_log") if day < before]
-    return sum([await _drop("audit_log", day, only_empty=False) for day in days])
+    return sum([await _drop("audit_log", day) for day in days])
 
 
 async def drop_prompt_partitions(*, before: dt.date) -> int:
     """Drops days before one on which no prompt is kept any more; how many. Raises ``StoreUnavailableError``."""
     days = [day for day in await _partition_days("prompt_log") if day < before]
-    return sum([await _drop("prompt_log", day, only_empty=True) for day in days])
+    return sum([await _drop("prompt_log", day) for day in days])
 
 
 async def delete_prompts(*, on: dt.date) -> int:
@@ -72,7 +73,7 @@ async def _partition_days(parent: str) -> list[dt.date]:
         return [row["day"] for row in await connection.fetch(_PARTITIONS, parent)]
 
 
-async def _drop(parent: str, day: dt.date, *, only_empty: bool) -> bool:
+async def _drop(parent: Literal["audit_log", "prompt_log"], day: dt.date) -> bool:
     # Names of our own tables and a date: nothing here comes from outside.
     partition = f"gateway.{parent}_{day:%Y%m%d}"
     try:
@@ -81,9 +82,9 @@ async def _drop(parent: str, day: dt.date, *, only_empty: bool) -> bool:
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
             if await connection.fetchval("SELECT to_regclass($1) IS NULL", partition):
                 return False
-            if only_empty:
+            if parent == "prompt_log":
                 await connection.execute(f"LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")
-                if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {partition})"):  # noqa: S608
+                if await connection.fetchval("SELECT EXISTS (SELECT FROM gateway.prompt_log WHERE day = $1)", day):
                     return False
             await connection.execute(f"DROP TABLE {partition}")
     except asyncpg.LockNotAvailableError as fault:

@@ -14,7 +14,7 @@ from redis.asyncio import Redis as RedisClient
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.publish import connection
 from controlplane.publish.usage_stream import UsageStreams
-from controlplane.store import engine
+from controlplane.store import engine, ledger
 from controlplane.tasks.drain_usage import UsageDrain
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
@@ -349,6 +349,23 @@ async def test_several_replicas_record_each_event_once(database, redis, client):
     assert await count_of_audited() == total
     assert await rows("SELECT * FROM control.dead_letters") == []
     await assert_sums_agree()
+
+
+async def test_nothing_is_recorded_of_a_shard_while_its_counters_are_rebuilt(database, client):
+    rebuilder = await asyncpg.connect(database, ssl=False)
+    try:
+        number = SHARDS.index(SHARD)
+        await rebuilder.execute("SELECT pg_advisory_lock($1::int, $2::int)", ledger.SHARD_LOCKS, number)
+        await append(client, raw(1))
+        draining = asyncio.create_task(drain_of(client).drain(SHARDS))
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        await eventually(lambda: rebuilder.fetchval(waiting))
+        assert await count_of_audited() == 0
+        await rebuilder.execute("SELECT pg_advisory_unlock($1::int, $2::int)", ledger.SHARD_LOCKS, number)
+        assert await draining == 1
+    finally:
+        await rebuilder.close()
+    assert await count_of_audited() == 1
 
 
 async def test_a_cluster_reads_each_shard_by_itself(database, client):
