@@ -15,6 +15,7 @@ from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.http import HTTP1Settings
 
 from dataplane import config
+from dataplane.api.server import EXPECTED_MESSAGES
 from shared import logs
 from shared.config import EXIT_CONFIGURATION, ConfigurationError
 
@@ -52,7 +53,9 @@ def main() -> None:
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_TIMEOUT_MS, keep_alive=True, max_buffer_size=HEADER_BUFFER_BYTES
         ),
-        log_dictconfig=logs.logging_config(level=settings.log_level, style=settings.log_format, plane="dataplane"),
+        log_dictconfig=logs.logging_config(
+            level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane="dataplane"
+        ),
         workers_kill_timeout=int(settings.drain_timeout_s) + KILL_GRACE_S,
     )
     server.serve()

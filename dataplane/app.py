@@ -24,7 +24,7 @@ from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
 from dataplane.api.exchange import Edge, Stalls
 from dataplane.api.forwarded import TrustedProxies
-from dataplane.api.server import Server
+from dataplane.api.server import EXPECTED_MESSAGES, Server
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
@@ -187,7 +187,7 @@ def create() -> Litestar:
     """The factory that granian calls: one application in one worker process."""
     _die_with_parent()
     settings = config.load(os.environ)
-    logs.configure(level=settings.log_level, style=settings.log_format, plane="dataplane")
+    logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane="dataplane")
     worker = Worker(settings)
 
     @asgi("/", is_mount=True, copy_scope=False)

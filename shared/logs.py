@@ -27,9 +27,12 @@ FORMATS = ("json", "console")
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
-def configure(*, level: str, style: str, **constants: str) -> None:
-    """Sets up logging for this process; ``constants`` (plane, instance) are on every line."""
-    logging.config.dictConfig(logging_config(level=level, style=style, **constants))
+def configure(*, level: str, style: str, expected: tuple[str, ...] = (), **constants: str) -> None:
+    """Sets up logging for this process; ``constants`` (plane, instance) are on every line.
+
+    Messages of libraries that contain one of the ``expected`` texts are dropped: they report what we caused on purpose.
+    """
+    logging.config.dictConfig(logging_config(level=level, style=style, expected=expected, **constants))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -42,7 +45,7 @@ def configure(*, level: str, style: str, **constants: str) -> None:
     )
 
 
-def logging_config(*, level: str, style: str, **constants: str) -> dict[str, Any]:
+def logging_config(*, level: str, style: str, expected: tuple[str, ...] = (), **constants: str) -> dict[str, Any]:
     """The same set-up as a ``logging`` configuration, for servers that configure themselves (granian)."""
     return {
         "version": 1,
@@ -54,8 +57,14 @@ def logging_config(*, level: str, style: str, **constants: str) -> dict[str, Any
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(style)],
             }
         },
+        "filters": {"expected": {"()": _NotExpected, "texts": expected}},
         "handlers": {
-            "stdout": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout", "formatter": "gateway"},
+            "stdout": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stdout",
+                "formatter": "gateway",
+                "filters": ["expected"],
+            },
         },
         "root": {"handlers": ["stdout"], "level": level.upper()},
         "loggers": {
@@ -69,6 +78,18 @@ def get(name: str) -> Logger:
     """The logger of a module; call it with an event name and fields: ``log.info("worker_started", pid=7)``."""
     logger: Logger = structlog.stdlib.get_logger(name)
     return logger
+
+
+class _NotExpected(logging.Filter):
+    """Drops messages that contain one of the texts."""
+
+    def __init__(self, texts: tuple[str, ...]) -> None:
+        super().__init__()
+        self._texts = texts
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is worth a line."""
+        return not (self._texts and isinstance(record.msg, str) and any(text in record.msg for text in self._texts))
 
 
 class _Constants:

@@ -28,6 +28,9 @@ from dataplane.values import Arrival, Credentials, InferenceRequest
 
 Headers = list[tuple[bytes, bytes]]
 
+# Said by us, or else the server below says its own name.
+SERVER = (b"server", b"neuronetz-gateway")
+
 _IDENTITY = (b"", b"identity")
 _JSON_TYPES = (b"application/json", b"text/json")
 # What curl -d and some clients send when they name no type of their own; the body is parsed as JSON regardless.
@@ -268,6 +271,7 @@ class HTTPExchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
+        headers.append(SERVER)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, data: bytes, *, more: bool) -> None:

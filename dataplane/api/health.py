@@ -13,7 +13,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from shared.lifecycle import Readiness
 
-_HEADERS = {"cache-control": "no-store"}
+_HEADERS = {"cache-control": "no-store", "server": "neuronetz-gateway"}
 
 
 def routes(readiness: Readiness) -> tuple[HTTPRouteHandler, HTTPRouteHandler]:

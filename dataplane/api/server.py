@@ -38,6 +38,9 @@ OLLAMA_API_VERSION = "0.33.0"
 _LIVENESS = b"neuronetz-gateway is running"
 _TEXT = b"text/plain; charset=utf-8"
 
+# What the layers below log when a stream is cut with ``ConnectionCut``.
+EXPECTED_MESSAGES = ("Exception caught after response started",)
+
 _log = logs.get(__name__)
 
 

@@ -64,10 +64,10 @@ def _opened(record: BackendRecord, sealer: Sealer) -> Backend | None:
     credential: tuple[str, str] | None = None
     if record.sealed_token is not None:
         try:
-            token = sealer.open(record.name, record.sealed_token).reveal()
+            token = sealer.open(record.name, record.sealed_token)
         except SealError:
             # Without its credential it would only answer 401: leave it out, the others go on.
             log.exception("backend_left_out", backend=record.name)
             return None
-        credential = (record.header, f"{record.scheme} {token}" if record.scheme else token)
+        credential = credential_header(header=record.header, scheme=record.scheme, token=token)
     return Backend(name=record.name, url=record.url, priority=record.priority, credential=credential)

@@ -1,86 +1,128 @@
-"""HTTP/1.1 to the backends: httpx's transport interface over pyreqwest (hyper).
+"""HTTP/1.1 to the backends: httpx's transport interface over a pool of our own connections.
 
 Called directly, ``transport.handle_async_request(request)``, never through ``httpx.AsyncClient``: the client's own
-work per request costs more than everything else here. What pyreqwest raises becomes an ``httpx.TransportError``.
+work per request costs more than everything else here, and its stock transport collapses with concurrency. What goes
+wrong is an ``httpx.TransportError``.
 
-Nothing of the surroundings has a say: no proxies, no redirects, no cookies, no decompression, no ``.netrc``. A reply's
-body is read chunk by chunk as it arrives (``streamed_read_buffer_limit(0)`` and ``read_chunk``; pyreqwest's own httpx
-transport fills a buffer first). Closing a reply before its end closes the connection.
+Nothing of the surroundings has a say: no proxies, no redirects, no cookies, no decompression, no ``.netrc``, no
+certificates from the environment. Exactly the headers of the request are sent. Closing a reply before its end closes
+the connection at once, so does cancelling the wait for its head: a backend then stops generating.
 """
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
-from datetime import timedelta
-from typing import Any, Self
+import asyncio
+import socket
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Self
 
 import httpx
-from pyreqwest import exceptions as pyreqwest
-from pyreqwest.bytes import Bytes
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.request import StreamRequest
-from pyreqwest.response import ResponseBodyReader
 
-_ENCODING = "ascii"
+from dataplane.upstream.connection import Connection
+
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
 # A backend that vanishes without a word is noticed after about a minute, whatever the deadline of the first record is.
-_KEEPALIVE_AFTER_S = 30.0
-_KEEPALIVE_INTERVAL_S = 10.0
-_KEEPALIVE_PROBES = 3
+_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+_PORTS = {"http": 80, "https": 443}
 
-_TRANSLATIONS: tuple[tuple[type[pyreqwest.PyreqwestError], type[httpx.TransportError]], ...] = (
-    (pyreqwest.ConnectTimeoutError, httpx.ConnectTimeout),
-    (pyreqwest.RequestTimeoutError, httpx.ReadTimeout),
-    (pyreqwest.ReadError, httpx.ReadError),
-    (pyreqwest.WriteError, httpx.WriteError),
-    # Also a connection that was closed or reset before the first byte of a reply.
-    (pyreqwest.NetworkError, httpx.ConnectError),
-    (pyreqwest.DecodeError, httpx.RemoteProtocolError),
-    (pyreqwest.BuilderError, httpx.LocalProtocolError),
-)
+_Origin = tuple[str, str, int]
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """One pool of connections for all backends of a worker. Made inside the worker, after it was spawned."""
+    """One pool of connections for all backends of a worker. Belongs to the event loop of its first request."""
 
     def __init__(self, *, connect_timeout_s: float, max_idle_per_backend: int) -> None:
-        self._client = _client(connect_timeout_s, max_idle_per_backend)
+        self._connect_timeout_s = connect_timeout_s
+        self._max_idle = max_idle_per_backend
+        self._idle: dict[_Origin, deque[Connection]] = {}
+        self._open: set[Connection] = set()
+        self._tls = httpx.create_ssl_context(trust_env=False)
+        self._none_open = asyncio.Event()
+        self._is_closed = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends the request and returns when the headers of the reply are there; its stream is a ``BodyStream``.
+        """Sends the request and returns when the head of the reply is there; its stream is a ``BodyStream``.
 
-        Exactly the headers of the request are sent. Raises ``httpx.TransportError``.
+        Raises ``httpx.TransportError``.
         """
         stream = request.stream
         content = stream.content if isinstance(stream, Body) else await request.aread()
+        raw = _encoded(request, content)
+        url = request.url
+        origin = (url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0))
+        connection = self._reusable(origin) or await self._connected(origin)
         try:
-            exchange = (
-                self._client.request(request.method, str(request.url))
-                .headers([(name.decode(_ENCODING), value.decode(_ENCODING)) for name, value in request.headers.raw])
-                .body_bytes(content)
-                .streamed_read_buffer_limit(0)
-                .build_streamed()
-            )
-            reply = await exchange.__aenter__()
-        except (pyreqwest.PyreqwestError, ValueError) as fault:
-            raise _translated(fault, httpx.ConnectError) from fault
-        body = BodyStream(exchange, reply.body_reader)
-        try:
-            headers = [(name.encode(_ENCODING), value.encode(_ENCODING)) for name, value in reply.headers.items()]
-        except ValueError as fault:
-            await body.aclose()
-            raise httpx.RemoteProtocolError("a header that is no text") from fault
-        response = httpx.Response(reply.status, headers=headers, stream=body)
+            status, headers = await connection.ask(raw)
+        except BaseException:
+            connection.abort()
+            raise
+        response = httpx.Response(status, headers=headers, stream=BodyStream(self, origin, connection))
         # Said here, or httpx tries encodings on every header before the first is looked up.
-        response.headers.encoding = _ENCODING
+        response.headers.encoding = "latin-1"
         return response
 
     async def aclose(self) -> None:
-        """Closes all connections; requests in flight fail."""
-        await self._client.close()
+        """Closes all connections; requests in flight fail, and so does every later one."""
+        self._is_closed = True
+        self._idle.clear()
+        for connection in self._open:
+            connection.abort()
+        if self._open:
+            await self._none_open.wait()
+
+    def release(self, origin: _Origin, connection: Connection) -> None:
+        """Takes a connection back at the end of its exchange: kept for the next one, or closed."""
+        if not connection.finish():
+            return
+        idle = self._idle.setdefault(origin, deque())
+        if self._is_closed or len(idle) >= self._max_idle:
+            connection.abort()
+            return
+        idle.append(connection)
+        if connection.idle_since_s - idle[0].idle_since_s > _IDLE_CONNECTION_TIMEOUT_S:
+            idle.popleft().abort()
+
+    def _reusable(self, origin: _Origin) -> Connection | None:
+        """The connection that was used last, if it is fresh."""
+        idle = self._idle.get(origin)
+        while idle:
+            connection = idle.pop()
+            is_fresh = asyncio.get_running_loop().time() - connection.idle_since_s < _IDLE_CONNECTION_TIMEOUT_S
+            if connection.is_open and is_fresh:
+                return connection
+            connection.abort()
+        return None
+
+    async def _connected(self, origin: _Origin) -> Connection:
+        scheme, host, port = origin
+        if self._is_closed:
+            raise httpx.ConnectError("the transport is closed")
+        if scheme not in _PORTS:
+            raise httpx.UnsupportedProtocol("neither http nor https")
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                transport, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self._lost), host, port, ssl=self._tls if scheme == "https" else None
+                )
+        except TimeoutError as fault:
+            raise httpx.ConnectTimeout("no connection within its deadline") from fault
+        except (OSError, UnicodeError) as fault:
+            raise httpx.ConnectError(type(fault).__name__) from fault
+        if not connection.is_open:
+            raise httpx.ConnectError("the connection was closed at once")
+        self._open.add(connection)
+        self._none_open.clear()
+        _keep_alive(transport)
+        return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._none_open.set()
 
     def __repr__(self) -> str:
-        return "Transport()"
+        return f"Transport(open={len(self._open)}, idle={sum(map(len, self._idle.values()))})"
 
 
 class Body(httpx.AsyncByteStream):
@@ -89,7 +131,7 @@ class Body(httpx.AsyncByteStream):
     def __init__(self, content: bytes) -> None:
         self.content = content
 
-    async def __aiter__(self) -> Any:
+    async def __aiter__(self) -> AsyncIterator[bytes]:
         """The content, in one piece."""
         yield self.content
 
@@ -98,13 +140,12 @@ class Body(httpx.AsyncByteStream):
 
 
 class BodyStream(httpx.AsyncByteStream):
-    """The body of a reply: an iterator over its chunks that can also say what is there without waiting."""
+    """The body of a reply: everything that has arrived comes at once."""
 
-    def __init__(self, exchange: StreamRequest, reader: ResponseBodyReader) -> None:
-        self._exchange: StreamRequest | None = exchange
-        self._reader = reader
-        self._read: _StartedRead | None = None
-        self._fault: httpx.TransportError | None = None
+    def __init__(self, transport: Transport, origin: _Origin, connection: Connection) -> None:
+        self._transport = transport
+        self._origin = origin
+        self._connection: Connection | None = connection
         self.ended = False
 
     def __aiter__(self) -> Self:
@@ -112,123 +153,49 @@ class BodyStream(httpx.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         """As ``read``, for ``async for``."""
-        chunk = await self.read()
-        if chunk is None:
+        part = await self.read()
+        if part is None:
             raise StopAsyncIteration
-        return chunk
+        return part
 
     async def read(self) -> bytes | None:
-        """The next chunk as soon as it is there, None at the end. Raises ``httpx.TransportError``."""
-        if self.ended or self._exchange is None:
+        """The next part as soon as it is there, None at the end. Raises ``httpx.TransportError``."""
+        if self._connection is None:
             return None
-        if self._fault is not None:
-            raise self._fault
-        started, self._read = self._read, None
-        try:
-            chunk = await (self._reader.read_chunk() if started is None else started)
-        except pyreqwest.PyreqwestError as fault:
-            raise _translated(fault, httpx.ReadError) from fault
-        if chunk is None:
+        part = await self._connection.read()
+        if part is None:
             self.ended = True
-            return None
-        return chunk.to_bytes()
+        return part
 
     def arrived(self) -> bytes | None:
-        """The next chunk if it is there already, else None; faults and the end are left to ``read``."""
-        if self._read is not None or self.ended or self._fault is not None or self._exchange is None:
-            return None
-        read = self._reader.read_chunk()
-        try:
-            waits_for = read.send(None)
-        except StopIteration as finished:
-            chunk: Bytes | None = finished.value
-            self.ended = chunk is None
-            return None if chunk is None else chunk.to_bytes()
-        except pyreqwest.PyreqwestError as fault:
-            self._fault = _translated(fault, httpx.ReadError)
-            return None
-        self._read = _StartedRead(read, waits_for)
-        return None
+        """The next part if it is there already, else None; faults and the end are left to ``read``."""
+        return None if self._connection is None else self._connection.take()
 
     async def aclose(self) -> None:
-        """Gives the connection back if the end was read, else closes it. Never waits; calling it again does nothing."""
-        exchange, self._exchange = self._exchange, None
-        if self._read is not None:
-            self._read.close()
-            self._read = None
-        if exchange is not None:
-            await exchange.__aexit__(None, None, None)
+        """Gives the connection back after the end, else closes it. Never waits; again does nothing."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._transport.release(self._origin, connection)
 
     def __repr__(self) -> str:
-        return f"BodyStream(ended={self.ended}, open={self._exchange is not None})"
+        return f"BodyStream(ended={self.ended}, open={self._connection is not None})"
 
 
-class _StartedRead:
-    """A read that has begun and waits for bytes: awaiting it goes on where it stopped.
-
-    pyreqwest's reads return without suspending when bytes are there. Starting one by hand therefore tells whether
-    there are any, which no method of the library does; a task per read would cost more than the read.
-    """
-
-    __slots__ = ("_read", "_waits_for")
-
-    def __init__(self, read: Coroutine[Any, Any, Bytes | None], waits_for: object) -> None:
-        self._read = read
-        self._waits_for = waits_for
-
-    def __await__(self) -> Generator[Any, Any, Bytes | None]:
-        waits_for = self._waits_for
-        try:
-            while True:
-                try:
-                    yield waits_for
-                except BaseException as thrown:
-                    waits_for = self._read.throw(thrown)
-                else:
-                    waits_for = self._read.send(None)
-        except StopIteration as finished:
-            chunk: Bytes | None = finished.value
-            return chunk
-
-    def close(self) -> None:
-        """Gives the read up."""
-        self._read.close()
+def _encoded(request: httpx.Request, content: bytes) -> bytes:
+    """The bytes of a request. Raises ``httpx.LocalProtocolError`` for a header that would break out of its line."""
+    fields = request.headers.raw
+    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    lines += [b"%b: %b" % field for field in fields]
+    head = b"\r\n".join(lines)
+    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields) or b"\0" in head:
+        raise httpx.LocalProtocolError("a control character in a header")
+    return b"%b\r\n\r\n%b" % (head, content)
 
 
-def _client(connect_timeout_s: float, max_idle_per_backend: int) -> Client:
-    return (
-        ClientBuilder()
-        .http1_only()
-        .http1_lower_case_headers()
-        .tcp_nodelay(enabled=True)
-        .no_proxy()
-        .follow_redirects(enable=False)
-        .referer(enable=False)
-        .default_cookie_store(enable=False)
-        .gzip(enable=False)
-        .brotli(enable=False)
-        .zstd(enable=False)
-        .deflate(enable=False)
-        .error_for_status(enable=False)
-        .connect_timeout(timedelta(seconds=connect_timeout_s))
-        .pool_idle_timeout(timedelta(seconds=_IDLE_CONNECTION_TIMEOUT_S))
-        .pool_max_idle_per_host(max_idle_per_backend)
-        .tcp_keepalive(timedelta(seconds=_KEEPALIVE_AFTER_S))
-        .tcp_keepalive_interval(timedelta(seconds=_KEEPALIVE_INTERVAL_S))
-        .tcp_keepalive_retries(_KEEPALIVE_PROBES)
-        .build()
-    )
-
-
-def _translated(fault: Exception, otherwise: type[httpx.TransportError]) -> httpx.TransportError:
-    for foreign, ours in _TRANSLATIONS:
-        if isinstance(fault, foreign):
-            return ours(_causes(fault))
-    return (httpx.LocalProtocolError if isinstance(fault, ValueError) else otherwise)(_causes(fault))
-
-
-def _causes(fault: Exception) -> str:
-    """The innermost cause, which names the fault and not the URL."""
-    details = getattr(fault, "details", None) or {}
-    causes = details.get("causes") or []
-    return str(causes[-1]["message"]) if causes else type(fault).__name__
+def _keep_alive(transport: asyncio.Transport) -> None:
+    connected = transport.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        option = getattr(socket, name, None)
+        if option is not None:
+            connected.setsockopt(socket.IPPROTO_TCP, option, value)

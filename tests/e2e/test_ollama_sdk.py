@@ -57,8 +57,12 @@ def test_generate_answers_and_streams(client):
     assert "".join(record.response for record in records) == whole.response
 
 
-def test_generate_takes_system_and_suffix(client):
-    assert client.generate(CHAT, prompt="def f():", suffix="return x", system="Be brief").response
+def test_generate_takes_a_system_prompt_and_a_suffix_where_the_model_can_insert(client, mock):
+    assert client.generate(CHAT, prompt="Hi", system="Be brief").response
+    assert mock.requests("/api/generate")[-1]["json"]["system"] == "Be brief"
+    with pytest.raises(ollama.ResponseError) as caught:
+        client.generate(CHAT, prompt="def f():", suffix="return x")
+    assert caught.value.status_code == 400
 
 
 def test_stop_and_seed_hold(client):

@@ -48,6 +48,7 @@ def route() -> HTTPRouteHandler:
     headers = {
         "content-security-policy": content_security_policy(html),
         "cache-control": "no-store",
+        "server": "neuronetz-gateway",
         "referrer-policy": "no-referrer",
         "x-content-type-options": "nosniff",
         "x-frame-options": "DENY",
