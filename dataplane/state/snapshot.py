@@ -10,6 +10,7 @@ import msgspec
 
 from dataplane.values import Backend, Candidate
 from shared import logs, modelname
+from shared.backends import credential_header
 from shared.modelname import CanonicalName
 from shared.records import BackendRecord, ConfigRecord, DiscoveredRecord, ModelRecord
 from shared.sealing import Sealer, SealError
