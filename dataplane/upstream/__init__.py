@@ -1,5 +1,5 @@
 """The backends: one HTTP attempt, what is believed of its reply, the circuit breaker, and the meter.
 
-May import ports, values, native, errors and ``shared``; httpx and pyreqwest are imported here and nowhere else in the
+May import ports, values, native, errors and ``shared``; httpx and httptools are imported here and nowhere else in the
 data plane.
 """

@@ -1,7 +1,8 @@
 """One HTTP/1.1 connection to a backend: one request and its reply at a time, parsed by llhttp (httptools).
 
 Everything is synchronous except the two waits, for the head of a reply and for more of its body, so a cancelled
-request can be cut off at once, at any point. What has arrived is handed out whole. Anything that is not exactly one
+request is cut off at once, at any point; a client library that goes on waiting for the head in the background would
+leave a backend generating for nobody. What has arrived is handed out whole. Anything that is not exactly one
 reply to one request makes the connection unusable: bytes while idle, bytes after the end, a second message.
 """
 

@@ -1,0 +1,296 @@
+"""What travels to a backend, byte by byte, and when its bytes come back."""
+
+import asyncio
+import time
+
+import httpx
+import msgspec
+import pytest
+
+from dataplane.upstream.lane import Lane
+from dataplane.upstream.transport import Body, BodyStream, Transport
+from dataplane.values import Backend, Operation
+from deploy.mock_ollama import MockOllama
+from deploy.mock_ollama.bad_content import Redirect
+from shared.clock import SystemClock
+from tests.fakes.waiting import until
+from tests.integration.upstream.gateway import candidate, gateway, request
+from tests.integration.upstream.raw_server import DONE, END, HEAD, WORD, Call, chunk, raw_server
+
+
+async def answered(call: Call) -> None:
+    await call.send(HEAD + chunk(WORD) + chunk(DONE) + END)
+
+
+@pytest.mark.parametrize("operation", list(Operation))
+async def test_exactly_the_fixed_headers_are_sent(operation, monkeypatch, tmp_path):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login user password secret\n")
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with MockOllama() as mock, gateway(mock) as one:
+        await one.text(request(operation))
+        (recorded,) = mock.requests
+        accept = "application/json" if operation is Operation.EMBED else "application/x-ndjson"
+        assert recorded.raw.head.startswith(b"POST " + operation.value.encode() + b" HTTP/1.1\r\n")
+        assert dict(recorded.headers) == {
+            "host": mock.url.removeprefix("http://"),
+            "content-type": "application/json",
+            "content-length": str(len(recorded.raw.body)),
+            "accept": accept,
+            "user-agent": "neuronetz-gateway",
+            "x-request-id": "0123456789abcdef",
+        }
+        assert len(recorded.headers) == 6
+
+
+async def test_the_backends_own_credential_and_spelling_are_sent():
+    async with MockOllama() as mock, gateway() as one:
+        backend = Backend(name="a", url=mock.url, priority=0, credential=("X-Token", "Bearer sesame"))
+        target = msgspec.structs.replace(candidate(mock.url, model="LLAMA3.2:latest"), backend=backend)
+        async with one.backends.attempt(target, request(), "r") as reply:
+            async for _ in reply:
+                pass
+        (recorded,) = mock.requests
+        assert dict(recorded.headers)["X-Token"] == "Bearer sesame"
+        assert len(recorded.headers) == 7
+        assert recorded.raw.body == (
+            b'{"messages":[{"role":"user","content":"hi"}],"options":{"num_predict":8},'
+            b'"model":"LLAMA3.2:latest","stream":true}'
+        )
+
+
+async def test_a_changed_credential_is_used_at_once():
+    async with MockOllama() as mock, gateway() as one:
+        for token in ("old", "new"):
+            backend = Backend(name="a", url=mock.url, priority=0, credential=("authorization", token))
+            target = msgspec.structs.replace(candidate(mock.url), backend=backend)
+            async with one.backends.attempt(target, request(), "r"):
+                pass
+        assert [dict(recorded.headers)["authorization"] for recorded in mock.requests] == ["old", "new"]
+
+
+async def test_the_first_record_arrives_when_it_is_sent():
+    goes_on = asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        await call.send(HEAD + chunk(WORD))
+        await goes_on.wait()
+        await call.send(chunk(WORD) + chunk(DONE) + END)
+
+    async with raw_server(answer) as server, gateway(server.url) as one, asyncio.timeout(5):
+        batches = one.stream()
+        assert len(await anext(batches)) == 1
+        goes_on.set()
+        assert sum([len(batch) async for batch in batches]) == 2
+
+
+async def test_records_that_are_there_together_come_together():
+    async def answer(call: Call) -> None:
+        await call.send(HEAD + chunk(WORD) * 20 + chunk(DONE) + END)
+
+    async with raw_server(answer) as server, gateway(server.url) as one:
+        sizes = [len(batch) async for batch in one.stream()]
+        assert sum(sizes) == 21
+        assert len(sizes) < 21
+
+
+@pytest.mark.parametrize("sends_head", [False, True])
+@pytest.mark.parametrize("sends_record", [False, True])
+async def test_leaving_closes_the_connection_at_once(sends_head, sends_record):
+    asked, closed = asyncio.Event(), asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        if sends_head:
+            await call.send(HEAD + (chunk(WORD) if sends_record else b""))
+        asked.set()
+        await call.closed_by_peer()
+        closed.set()
+
+    async with raw_server(answer) as server, gateway(server.url) as one, asyncio.timeout(5):
+        task = asyncio.create_task(one.text())
+        await asked.wait()
+        task.cancel()
+        cancelled_s = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await closed.wait()
+        assert time.monotonic() - cancelled_s < 0.3
+        assert one.backends.in_flight("a") == 0
+
+
+@pytest.mark.parametrize("splits_end", [False, True])
+async def test_a_connection_is_used_again_after_a_whole_reply(splits_end):
+    async def answer(call: Call) -> None:
+        await call.send(HEAD + chunk(WORD) + chunk(DONE))
+        if splits_end:
+            await asyncio.sleep(0)
+        await call.send(END)
+
+    async with raw_server(answer) as server, gateway(server.url) as one:
+        for _ in range(5):
+            await one.text()
+        assert server.connections == 1
+        assert len(server.calls) == 5
+
+
+async def test_a_connection_that_goes_on_after_the_final_record_is_closed():
+    closed = asyncio.Event()
+
+    async def answer(call: Call) -> None:
+        await call.send(HEAD + chunk(DONE) + chunk(WORD))
+        await call.closed_by_peer()
+        closed.set()
+
+    async with raw_server(answer) as server, gateway(server.url) as one, asyncio.timeout(5):
+        assert await one.text() == ""
+        assert one.meter.complete
+        await closed.wait()
+
+
+async def test_a_redirect_is_not_followed():
+    async with MockOllama() as mock, MockOllama() as elsewhere:
+        mock.script(Redirect(location=elsewhere.url + "/api/chat"))
+        transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+        lane = Lane(Backend(name="a", url=mock.url, priority=0), max_connections=1, clock=SystemClock())
+        headers = lane.headers(Operation.CHAT, request_id="r", content_length=2)
+        response = await transport.handle_async_request(
+            httpx.Request("POST", lane.url(Operation.CHAT), headers=headers, stream=Body(b"{}"))
+        )
+        assert response.status_code == 307
+        assert isinstance(response.stream, BodyStream)
+        await response.stream.aclose()
+        await response.stream.aclose()
+        await transport.aclose()
+        assert elsewhere.requests == []
+
+
+async def test_an_ordinary_httpx_request_works_too():
+    async with raw_server(answered) as server:
+        transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+        response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
+        assert await response.aread() == WORD + DONE
+        await response.aclose()
+        await transport.aclose()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"\x00garbage\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 40_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 300_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ],
+)
+async def test_a_reply_that_is_no_proper_http_is_a_fault(reply):
+    async def answer(call: Call) -> None:
+        await call.send(reply)
+        await call.closed_by_peer()
+
+    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+    async with raw_server(answer) as server, asyncio.timeout(5):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
+    await transport.aclose()
+
+
+async def test_interim_replies_and_pieces_of_a_head_are_no_reply_yet():
+    async def answer(call: Call) -> None:
+        await call.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 20")
+        await asyncio.sleep(0)
+        await call.send(b"0 OK\r\nX-Test: \xff\r\nContent-Length: 2\r\n\r\nok")
+
+    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+    async with raw_server(answer) as server:
+        for _ in range(2):
+            response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
+            assert response.status_code == 200
+            assert response.headers.multi_items() == [("x-test", "\xff"), ("content-length", "2")]
+            assert await response.aread() == b"ok"
+            await response.aclose()
+        assert server.connections == 1
+    await transport.aclose()
+
+
+async def test_a_body_without_a_length_ends_with_its_connection():
+    async def answer(call: Call) -> None:
+        await call.send(b"HTTP/1.0 200 OK\r\n\r\nall of it")
+        raise ConnectionError
+
+    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+    async with raw_server(answer) as server:
+        response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
+        assert await response.aread() == b"all of it"
+        await response.aclose()
+    await transport.aclose()
+
+
+async def test_a_backend_that_cannot_be_reached_is_a_fault():
+    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+    for url, kind in (
+        ("http://127.0.0.1:1/", httpx.ConnectError),
+        ("http://nowhere.invalid/", httpx.ConnectError),
+        ("ftp://127.0.0.1/", httpx.UnsupportedProtocol),
+    ):
+        with pytest.raises(kind):
+            await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
+    await transport.aclose()
+    with pytest.raises(httpx.ConnectError):
+        await transport.handle_async_request(httpx.Request("POST", "http://127.0.0.1/", content=b"{}"))
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\rb", "a\0b"])
+async def test_a_header_cannot_break_out_of_its_line(value):
+    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+    with pytest.raises(httpx.LocalProtocolError):
+        await transport.handle_async_request(httpx.Request("POST", "http://127.0.0.1:1/", headers={"X": value}))
+    await transport.aclose()
+
+
+async def test_an_idle_connection_that_speaks_is_not_used_again():
+    async def answer(call: Call) -> None:
+        await call.send(HEAD + chunk(DONE) + END)
+        await asyncio.sleep(0)
+        await call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await call.closed_by_peer()
+
+    async with raw_server(answer) as server, gateway(server.url) as one:
+        await one.text()
+        await until(lambda: "open=0" in repr(one.backends.transport))
+        await one.text()
+        assert server.connections == 2
+
+
+async def test_a_fast_backend_is_not_read_ahead_of_a_slow_reader():
+    sent = 0
+
+    async def answer(call: Call) -> None:
+        nonlocal sent
+        await call.send(HEAD)
+        while True:
+            await call.send(chunk(WORD * 800))
+            sent += 800 * len(WORD)
+
+    async with raw_server(answer) as server, gateway(server.url) as one:
+        batches = one.stream()
+        await anext(batches)
+        before, steady = -1, 0
+        while steady < 20:
+            steady = steady + 1 if sent == before else 0
+            before = sent
+            await asyncio.sleep(0.005)
+        # Socket buffers of the kernel, and little of ours.
+        assert sent < 8 * 1024 * 1024
+        await batches.aclose()
+
+
+async def test_the_end_of_an_interrupted_read_leaves_nothing_open():
+    async with MockOllama() as mock, gateway(mock) as one:
+        mock.set_settings(record_delay_ms=50)
+        batches = one.stream()
+        await anext(batches)
+        await batches.aclose()
+        await until(lambda: mock.stats()["in_flight"] == 0, timeout_s=0.3)
