@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.harness import eventually
 
-CYCLES = 50  # of each kind
+CYCLES = 500  # of each kind
 AT_ONCE = 25
 UPSTREAM_CLOSED_WITHIN_S = 0.3
 
