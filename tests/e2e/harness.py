@@ -112,6 +112,9 @@ class Gateway(Process):
             *backends, *options,
         )  # fmt: skip
         self.urls: list[str] = self.description["gateway_urls"]
+        # Servers of the stack that a test started again after it had stopped them.
+        self.successors: list[subprocess.Popen[bytes]] = []
+        self.first_key = ""
         self.url = self.urls[0]
         self.channel = grpc.insecure_channel(self.description["admin_address"])
         self._metadata = (("authorization", f"Bearer {self.description['admin_token']}"),)
@@ -163,11 +166,11 @@ class Gateway(Process):
 
     def open_leases(self) -> int:
         """Leases that are held now, over all shards."""
-        return sum(int(self.redis.zcard(keyspace.expiry(shard))) for shard in keyspace.SHARDS)  # type: ignore[arg-type] # redis-py types both clients at once
+        return sum(int(self.redis.zcard(keyspace.expiry(shard))) for shard in keyspace.SHARDS)
 
     def undrained(self) -> int:
         """Usage events that are not in Postgres yet."""
-        return sum(int(self.redis.xlen(keyspace.usage(shard))) for shard in keyspace.SHARDS)  # type: ignore[arg-type] # as above
+        return sum(int(self.redis.xlen(keyspace.usage(shard))) for shard in keyspace.SHARDS)
 
     def wait_for_models(self, api_key: str, *names: str) -> None:
         """Waits until discovery offers the models."""
@@ -178,10 +181,19 @@ class Gateway(Process):
 
         eventually(offered, timeout_s=15, what=f"models {names}")
 
+    def start_again(self, script: str) -> None:
+        """Starts Postgres or Redis from the script that the stack left for it (``redis.cmd``)."""
+        command = ["/bin/sh", str(Path(self.description["state_dir"]) / script)]
+        self.successors.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"))
+
     def stop(self) -> int:
         self.channel.close()
         self.redis.close()
-        return super().stop()
+        code = super().stop()
+        for successor in self.successors:
+            successor.terminate()
+            successor.wait(timeout=20)
+        return code
 
 
 def bearer(api_key: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.e2e.harness import bearer, body_of, eventually
 
 ALLOWED, FORBIDDEN, UNKNOWN = "llama3.2", "qwen3:8b", "no-such-model"
 MESSAGES = [{"role": "user", "content": "Hi"}]
-INFERENCE = {
+INFERENCE: dict[str, dict[str, Any]] = {
     "/api/chat": {"messages": MESSAGES, "stream": False},
     "/api/generate": {"prompt": "Hi", "stream": False},
     "/api/embed": {"input": "Hi"},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,22 +29,10 @@ def own_mock():
 def own(own_mock, tmp_path_factory):
     options = ("--control-replicas=2", "--set=MODEL_DISCOVERY_CACHE_TTL_S=900")
     with running(Gateway(tmp_path_factory.mktemp("life"), [own_mock], *options, replicas=2)) as gateway:
-        gateway.successors = []
         gateway.tenant("life")
         gateway.first_key = gateway.key("life")
-        for url in gateway.urls:
-            eventually(lambda url=url: chat(url, gateway.first_key).status_code == 200, timeout_s=15)
+        serves_again(gateway, gateway.first_key)
         yield gateway
-    for successor in gateway.successors:
-        successor.terminate()
-        successor.wait(timeout=20)
-
-
-def start_again(gateway: Gateway, script: str) -> None:
-    """Starts a server of the stack from the script that the stack left for it."""
-    command = ["/bin/sh", str(Path(gateway.description["state_dir"]) / script)]
-    successor = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/")
-    gateway.successors.append(successor)
 
 
 def chat(url: str, key: str, **changes) -> httpx.Response:
@@ -157,10 +144,12 @@ def test_without_redis_everything_is_refused_and_afterwards_served(own, own_mock
         assert ready.status_code == 503
         assert httpx.get(f"{url}/api/tags", headers=bearer(own.first_key), trust_env=False).status_code == 503
     assert own_mock.requests() == []
-    start_again(own, "redis.cmd")
+    own.start_again("redis.cmd")
     serves_again(own, own.first_key)
-    for url in own.urls:
-        eventually(lambda url=url: httpx.get(f"{url}/readyz", trust_env=False).status_code == 200)
+    eventually(
+        lambda: {httpx.get(f"{url}/readyz", trust_env=False).status_code for url in own.urls} == {200},
+        what="that every replica is ready",
+    )
     # Emptied: nothing is known until the control plane has rebuilt it; the digest comes back by Argon2.
     own.redis.flushall()
     serves_again(own, own.first_key)
@@ -174,7 +163,7 @@ def test_postgres_away_costs_no_request_and_no_audit_row(own):
     eventually(lambda: not pid_alive(pid), timeout_s=10)
     for number in range(20):
         assert chat(own.urls[number % 2], key).status_code == 200
-    start_again(own, "postgres.cmd")
+    own.start_again("postgres.cmd")
     query = (
         "SELECT count(*) AS rows FROM gateway.audit_log a JOIN gateway.tenants t ON t.id = a.tenant_id "
         "WHERE t.name = 'steady' AND a.endpoint = '/api/chat'"
