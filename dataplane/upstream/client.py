@@ -153,16 +153,16 @@ class Attempt:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the connection at once, unless the reply has come to its end."""
+        """Closes the connection at once, or gives it back when the reply has come to its proper end."""
         reply, source = self._reply, self._source
-        blame: Blame | None = Blame.NONE
-        if reply is not None and reply.done:
-            blame = None
-        elif reply is not None and reply.fault is not None:
-            blame = reply.fault.blame
+        if reply is None or source is None:
+            return
+        blame: Blame | None = Blame.NONE if reply.fault is None else reply.fault.blame
         try:
-            if blame is None and error is None and source is not None:
-                await source.ends()
+            if reply.done:
+                blame = None
+                if error is None and not reply.has_more:
+                    await source.ends()
         finally:
             await self._leave(blame)
 

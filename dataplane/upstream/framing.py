@@ -45,6 +45,11 @@ class LineSplitter:
             raise FramingError("a record is longer than its cap")
         return [line for line in lines if line.strip()]
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is part of a line that has not ended."""
+        return bool(self._pending)
+
     def finish(self) -> None:
         """Says that nothing more comes. Raises ``FramingError`` when a line has begun and not ended."""
         if self._pending.strip():

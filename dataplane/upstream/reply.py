@@ -82,11 +82,15 @@ class Source:
 
 
 class StreamReply:
-    """A stream of records; see the module. ``done`` once the final record has been read."""
+    """A stream of records; see the module. ``done`` once the final record has been read.
+
+    ``has_more`` says that bytes followed it, which a proper reply does not have.
+    """
 
     def __init__(self, *, backend: str, source: Source, is_chat: bool, idle_timeout_s: float) -> None:
         self.backend = backend
         self.done = False
+        self.has_more = False
         self.fault: ReplyError | None = None
         self._source = source
         self._splitter = LineSplitter()
@@ -144,7 +148,8 @@ class StreamReply:
     def _take(self, chunk: bytes, records: list[Record]) -> None:
         """Appends the records that the chunk completes; what follows a fault or the final record is ignored."""
         try:
-            for line in self._splitter.feed(chunk):
+            lines = self._splitter.feed(chunk)
+            for line in lines:
                 record = _decode_record(line)
                 if record.error is not UNSET:
                     self.fault = ReplyError("the backend reported an error in the stream")
@@ -155,6 +160,7 @@ class StreamReply:
                 records.append(record)
                 if record.done:
                     self.done = True
+                    self.has_more = line is not lines[-1] or self._splitter.has_begun
                     return
         except FramingError as fault:
             self.fault = ReplyError(str(fault))
@@ -179,6 +185,7 @@ class WholeReply:
     def __init__(self, *, backend: str, document: EmbedReply) -> None:
         self.backend = backend
         self.done = True
+        self.has_more = False
         self.fault: ReplyError | None = None
         self._document: EmbedReply | None = document
 

@@ -172,10 +172,14 @@ class BodyStream(httpx.AsyncByteStream):
         return None if self._connection is None else self._connection.take()
 
     async def aclose(self) -> None:
-        """Gives the connection back after the end, else closes it. Never waits; again does nothing."""
+        """Gives the connection back if the end has been read, else closes it. Never waits; again does nothing."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is None:
+            return
+        if self.ended:
             self._transport.release(self._origin, connection)
+        else:
+            connection.abort()
 
     def __repr__(self) -> str:
         return f"BodyStream(ended={self.ended}, open={self._connection is not None})"

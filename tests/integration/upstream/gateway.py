@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 from dataplane import native
 from dataplane.ports import Batch
@@ -64,13 +64,20 @@ class Gateway:
         self.clock = clock
         self.meter = ReplyMeter(request(), clock=clock)
 
-    async def stream(self, inference: InferenceRequest | None = None, *, tenant: str = "t") -> AsyncIterator[Batch]:
+    async def stream(self, inference: InferenceRequest | None = None, *, tenant: str = "t") -> AsyncGenerator[Batch]:
         """The batches of one request; ``meter`` is its meter."""
         inference = inference or request()
         self.meter = ReplyMeter(inference, clock=self.clock)
         candidates = self.route(inference.canonical)
         async with self.relay(candidates, inference, REQUEST_ID, self.meter, tenant=tenant) as reply:
             async for batch in reply:
+                yield batch
+
+    async def records(self, inference: InferenceRequest | None = None) -> AsyncGenerator[Sequence[native.Record]]:
+        """The batches of a request for text."""
+        async with aclosing(self.stream(inference)) as batches:
+            async for batch in batches:
+                assert not isinstance(batch, native.EmbedReply)
                 yield batch
 
     async def text(self, inference: InferenceRequest | None = None, *, tenant: str = "t") -> str:

@@ -14,7 +14,7 @@ from deploy.mock_ollama import MockOllama
 from deploy.mock_ollama.bad_content import Redirect
 from shared.clock import SystemClock
 from tests.fakes.waiting import until
-from tests.integration.upstream.gateway import candidate, gateway, request
+from tests.integration.upstream.gateway import REQUEST_ID, candidate, gateway, request
 from tests.integration.upstream.raw_server import DONE, END, HEAD, WORD, Call, chunk, raw_server
 
 
@@ -48,7 +48,7 @@ async def test_the_backends_own_credential_and_spelling_are_sent():
     async with MockOllama() as mock, gateway() as one:
         backend = Backend(name="a", url=mock.url, priority=0, credential=("X-Token", "Bearer sesame"))
         target = msgspec.structs.replace(candidate(mock.url, model="LLAMA3.2:latest"), backend=backend)
-        async with one.backends.attempt(target, request(), "r") as reply:
+        async with one.backends.attempt(target, request(), REQUEST_ID) as reply:
             async for _ in reply:
                 pass
         (recorded,) = mock.requests
@@ -65,7 +65,7 @@ async def test_a_changed_credential_is_used_at_once():
         for token in ("old", "new"):
             backend = Backend(name="a", url=mock.url, priority=0, credential=("authorization", token))
             target = msgspec.structs.replace(candidate(mock.url), backend=backend)
-            async with one.backends.attempt(target, request(), "r"):
+            async with one.backends.attempt(target, request(), REQUEST_ID):
                 pass
         assert [dict(recorded.headers)["authorization"] for recorded in mock.requests] == ["old", "new"]
 
@@ -79,7 +79,7 @@ async def test_the_first_record_arrives_when_it_is_sent():
         await call.send(chunk(WORD) + chunk(DONE) + END)
 
     async with raw_server(answer) as server, gateway(server.url) as one, asyncio.timeout(5):
-        batches = one.stream()
+        batches = one.records()
         assert len(await anext(batches)) == 1
         goes_on.set()
         assert sum([len(batch) async for batch in batches]) == 2
@@ -90,7 +90,7 @@ async def test_records_that_are_there_together_come_together():
         await call.send(HEAD + chunk(WORD) * 20 + chunk(DONE) + END)
 
     async with raw_server(answer) as server, gateway(server.url) as one:
-        sizes = [len(batch) async for batch in one.stream()]
+        sizes = [len(batch) async for batch in one.records()]
         assert sum(sizes) == 21
         assert len(sizes) < 21
 
@@ -275,7 +275,7 @@ async def test_a_fast_backend_is_not_read_ahead_of_a_slow_reader():
             sent += 800 * len(WORD)
 
     async with raw_server(answer) as server, gateway(server.url) as one:
-        batches = one.stream()
+        batches = one.records()
         await anext(batches)
         before, steady = -1, 0
         while steady < 20:
@@ -290,7 +290,7 @@ async def test_a_fast_backend_is_not_read_ahead_of_a_slow_reader():
 async def test_the_end_of_an_interrupted_read_leaves_nothing_open():
     async with MockOllama() as mock, gateway(mock) as one:
         mock.set_settings(record_delay_ms=50)
-        batches = one.stream()
+        batches = one.records()
         await anext(batches)
         await batches.aclose()
         await until(lambda: mock.stats()["in_flight"] == 0, timeout_s=0.3)

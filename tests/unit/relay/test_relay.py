@@ -1,22 +1,24 @@
 """Who is tried after whom, and what a client is told when nobody answers."""
 
+from typing import Any
+
 import pytest
 
 from dataplane import native
 from dataplane.errors import ForbiddenError, RequestError, UpstreamError, UpstreamTimeoutError
-from dataplane.ports import AttemptError
+from dataplane.ports import AttemptError, Batch
 from dataplane.stages.relay import Relay
 from dataplane.upstream.meter import ReplyMeter
-from dataplane.values import Operation, RequestId
+from dataplane.values import InferenceRequest, Operation, RequestId, Usage
 from shared.clock import SystemClock
-from tests.unit.relay.upstreams import LLAMA, FakeModels, FakeUpstreams, candidate, chat
+from tests.unit.relay.upstreams import LLAMA, FakeModels, FakeUpstreams, Script, candidate, chat
 
 FAULT = AttemptError("SECRET broken")
 MISSING = AttemptError("SECRET missing", model_missing=True)
 LATE = AttemptError("SECRET late", timed_out=True)
 
 
-def word(text, **values):
+def word(text: str, **values: Any) -> native.Record:
     return native.Record(message=native.Message(role="assistant", content=text), **values)
 
 
@@ -24,13 +26,13 @@ OK = ((word("a"), word("b")), (word("", done=True, eval_count=2, prompt_eval_cou
 
 
 class Run:
-    def __init__(self, scripts, **values):
+    def __init__(self, scripts: dict[str, Script], **values: Any) -> None:
         self.upstreams = FakeUpstreams(scripts, **values)
         self.models = FakeModels()
         self.meter = ReplyMeter(chat(), clock=SystemClock())
         self.relay = Relay(upstreams=self.upstreams, models=self.models, clock=SystemClock())
 
-    async def __call__(self, inference=None):
+    async def __call__(self, inference: InferenceRequest | None = None) -> tuple[str, list[Batch]]:
         candidates = [candidate(name) for name in self.upstreams.scripts]
         async with self.relay(candidates, inference or chat(), RequestId("r"), self.meter, tenant="t") as reply:
             return reply.backend, [batch async for batch in reply]
@@ -48,8 +50,7 @@ async def test_records_are_metered_before_they_are_handed_on():
     async with run.relay([candidate("a")], chat(), RequestId("r"), run.meter) as reply:
         batches = aiter(reply)
         await anext(batches)
-        assert run.meter.usage().completion_tokens == 2
-        assert not run.meter.complete
+        assert run.meter.usage() == Usage(prompt_tokens=2, completion_tokens=2, provenance="counted")
         await anext(batches)
         assert run.meter.complete
         with pytest.raises(StopAsyncIteration):

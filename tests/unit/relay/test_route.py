@@ -1,17 +1,20 @@
 """Which backends are tried, and in which order."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from dataplane.errors import ForbiddenError, UpstreamError
 from dataplane.stages.route import Route
+from dataplane.values import Candidate
 from tests.unit.relay.upstreams import LLAMA, FakeModels, FakeUpstreams, candidate
 
 
-def names(candidates):
+def names(candidates: Sequence[Candidate]) -> list[str]:
     return [one.backend.name for one in candidates]
 
 
-def routed(*candidates, upstreams=None):
+def routed(*candidates: Candidate, upstreams: FakeUpstreams | None = None) -> list[str]:
     return names(Route(models=FakeModels(candidates), upstreams=upstreams or FakeUpstreams({}))(LLAMA))
 
 

@@ -60,7 +60,7 @@ async def test_other_waits_of_the_task_are_never_interrupted():
 async def test_somebody_elses_cancellation_passes_through():
     deadline = ReadDeadline(total_s=10)
 
-    async def wait():
+    async def wait() -> None:
         await deadline.wait(asyncio.Event().wait(), deadline.after(10))
 
     task = asyncio.create_task(wait())
@@ -92,7 +92,7 @@ async def test_an_interrupt_at_the_same_moment_wins():
 async def test_what_the_wait_raises_passes_through():
     deadline = ReadDeadline(total_s=10)
 
-    async def fails():
+    async def fails() -> None:
         raise KeyError("x")
 
     with pytest.raises(KeyError):

@@ -1,5 +1,7 @@
 """Counting tokens, believing counts, and keeping the text."""
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -16,7 +18,7 @@ PROMPT_BYTES = 40
 record = msgspec.json.Decoder(native.Record).decode
 
 
-def request(operation=Operation.CHAT, **values):
+def request(operation: Operation = Operation.CHAT, **values: Any) -> InferenceRequest:
     options = native.Options(num_predict=NUM_PREDICT)
     return InferenceRequest(
         operation=operation,
@@ -28,7 +30,9 @@ def request(operation=Operation.CHAT, **values):
     )
 
 
-def made(keep_text=False, clock=None, **values):
+def made(
+    *, keep_text: bool = False, clock: ManualClock | None = None, **values: Any
+) -> tuple[meters.ReplyMeter, list[str]]:
     anomalies: list[str] = []
     meter = meters.ReplyMeter(
         request(**values), clock=clock or ManualClock(), keep_text=keep_text, on_anomaly=anomalies.append
@@ -36,20 +40,20 @@ def made(keep_text=False, clock=None, **values):
     return meter, anomalies
 
 
-def said(text="hello", **message):
+def said(text: str = "hello", **message: Any) -> native.Record:
     content = {"role": "assistant", "content": text, **message}
     return record(msgspec.json.encode({"message": content, "done": False}))
 
 
-def thought(text="hm"):
+def thought(text: str = "hm") -> native.Record:
     return said("", thinking=text)
 
 
-def done(**counts):
+def done(**counts: Any) -> native.Record:
     return record(msgspec.json.encode({"message": {"role": "assistant", "content": ""}, "done": True, **counts}))
 
 
-def see(meter, *records):
+def see(meter: meters.ReplyMeter, *records: native.Record) -> None:
     for one in records:
         meter.see(one)
 

@@ -7,7 +7,7 @@ from dataplane.upstream.faults import Blame, ReplyError
 from dataplane.upstream.refusals import judge
 
 
-def body(text):
+def body(text: str) -> bytes:
     return b'{"error":"%s"}' % text.encode()
 
 
@@ -59,7 +59,7 @@ def test_client_errors_about_the_backend_may_be_tried_elsewhere(status):
 def test_everything_else_is_a_bad_reply(status):
     verdict = judge(status, b"<html>")
     assert isinstance(verdict, ReplyError)
-    assert verdict.blame is (Blame.BAD_REPLY)
+    assert verdict.blame is Blame.BAD_REPLY
 
 
 @pytest.mark.parametrize("raw", [b"\xff", b"[" * 100_000, b'{"error":"\xff"}', b"null", b"7"])
