@@ -50,7 +50,7 @@ from dataplane.upstream.meter import meters
 from dataplane.upstream.transport import Transport
 from dataplane.values import Limits
 from shared import logs, sealing
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.lifecycle import Readiness
 from shared.sealing import Sealer
 
@@ -80,7 +80,7 @@ class Worker:
         self.models = CurrentModels(sealer=Sealer(sealing.decode_key(settings.sealing_key.reveal())), clock=clock)
         self.watcher = RedisWatcher(link=self.link, models=self.models, readiness=self.readiness)
         self.verifier = ControlPlaneVerifier(addresses=settings.control_addresses, token=settings.dataplane_token)
-        keys = RedisKeys(
+        self.keys = RedisKeys(
             link=self.link,
             verifier=self.verifier,
             pepper=settings.key_pepper,
@@ -88,40 +88,15 @@ class Worker:
             ttl_s=settings.key_cache_ttl_s,
             clock=clock,
         )
-        leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
-        failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
+        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
+        self.failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
         self.transport = Transport(
             connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections
-        )
-        upstreams = Backends(
-            transport=self.transport,
-            timeouts=Timeouts(
-                connect_s=settings.connect_timeout_s,
-                first_record_s=settings.first_record_timeout_s,
-                idle_s=settings.idle_timeout_s,
-                total_s=settings.total_timeout_s,
-            ),
-            max_connections=settings.max_connections,
-            clock=clock,
-        )
-        pipeline = Pipeline(
-            authenticate=Authenticate(keys=keys, failures=failures, pepper=settings.key_pepper),
-            admit=Admit(leases=leases, keys=keys, models=self.models),
-            route=Route(models=self.models, upstreams=upstreams),
-            relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
-            settle=Settle(
-                settlements=self.settlements,
-                refusals=self.refusals,
-                renewals=self.renewal,
-                meter=meters(clock),
-                clock=clock,
-            ),
-            status_of=problems.status_of,
         )
         self.proxies = TrustedProxies(settings.trusted_proxies)
         self.stalls = Stalls(timeout_s=settings.write_stall_timeout_s)
         self.server = Server(
-            pipeline=pipeline,
+            pipeline=self._pipeline(clock),
             models=self.models,
             edge=Edge(
                 max_body_bytes=settings.max_body_bytes,
@@ -133,6 +108,35 @@ class Worker:
             stalls=self.stalls,
             proxies=self.proxies,
             clock=clock,
+        )
+
+    def _pipeline(self, clock: Clock) -> Pipeline:
+        """The stages over their adapters."""
+        settings = self.settings
+        upstreams = Backends(
+            transport=self.transport,
+            timeouts=Timeouts(
+                connect_s=settings.connect_timeout_s,
+                first_record_s=settings.first_record_timeout_s,
+                idle_s=settings.idle_timeout_s,
+                total_s=settings.total_timeout_s,
+            ),
+            max_connections=settings.max_connections,
+            clock=clock,
+        )
+        return Pipeline(
+            authenticate=Authenticate(keys=self.keys, failures=self.failures, pepper=settings.key_pepper),
+            admit=Admit(leases=self.leases, keys=self.keys, models=self.models),
+            route=Route(models=self.models, upstreams=upstreams),
+            relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
+            settle=Settle(
+                settlements=self.settlements,
+                refusals=self.refusals,
+                renewals=self.renewal,
+                meter=meters(clock),
+                clock=clock,
+            ),
+            status_of=problems.status_of,
         )
 
     @contextlib.asynccontextmanager
