@@ -173,6 +173,9 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_ip: str = ""
     # Why a request was refused (``concurrency``, ``model_not_allowed``, …); empty when it was not.
     refusal: str = ""
+    # Only with a correction that an operator made: why, and who. Its ``key_id`` is empty when it is of the tenant alone.
+    reason: str = ""
+    operator: str = ""
     # Only with the prompt log: days to keep them, what was asked and what was answered.
     prompt_log_days: int | None = None
     prompt: str | None = None

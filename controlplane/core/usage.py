@@ -34,7 +34,8 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     day: dt.date
     created_at: dt.datetime
     tenant_id: uuid.UUID
-    key_id: uuid.UUID
+    # None for a correction of the tenant alone.
+    key_id: uuid.UUID | None
 
     @property
     def expires_on(self) -> dt.date | None:
@@ -70,7 +71,7 @@ def row_of(raw: bytes) -> UsageRow:
         day=_day(event.day),
         created_at=dt.datetime.fromtimestamp(event.created_at_ms / 1000, dt.UTC),
         tenant_id=_uuid(event.tenant_id),
-        key_id=_uuid(event.key_id),
+        key_id=None if event.outcome == "correction" and not event.key_id else _uuid(event.key_id),
     )
 
 

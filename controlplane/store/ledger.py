@@ -138,6 +138,8 @@ def _columns(rows: Sequence[UsageRow]) -> list[list[object]]:
                     row.event.duration_ms,
                     row.event.ttft_ms,
                     storable(row.event.client_ip),
+                    storable(row.event.reason),
+                    storable(row.event.operator),
                 )
                 for row in rows
             ),

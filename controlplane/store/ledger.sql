@@ -5,21 +5,22 @@ WITH event AS (
     SELECT * FROM unnest(
         $1::text[], $2::date[], $3::timestamptz[], $4::text[], $5::uuid[], $6::uuid[], $7::text[], $8::text[],
         $9::text[], $10::text[], $11::int[], $12::text[], $13::text[], $14::bigint[], $15::bigint[], $16::text[],
-        $17::int[], $18::bigint[], $19::bigint[], $20::text[]
+        $17::int[], $18::bigint[], $19::bigint[], $20::text[], $21::text[], $22::text[]
     ) AS e (
         event_id, day, created_at, request_id, tenant_id, key_id, dialect, endpoint,
         model, backend, status, outcome, refusal, prompt_tokens, completion_tokens, provenance,
-        occurrences, duration_ms, ttft_ms, client_ip
+        occurrences, duration_ms, ttft_ms, client_ip, reason, operator
     )
 ), inserted AS (
     INSERT INTO gateway.audit_log (
         event_id, day, created_at, request_id, tenant_id, key_id, dialect, endpoint, model, backend, status, outcome,
-        refusal, prompt_tokens, completion_tokens, total_tokens, provenance, occurrences, duration_ms, ttft_ms, client_ip
+        refusal, prompt_tokens, completion_tokens, total_tokens, provenance, occurrences, duration_ms, ttft_ms,
+        client_ip, reason, operator
     )
     SELECT
         event_id, day, created_at, request_id, tenant_id, key_id, dialect, endpoint, model, backend, status,
         outcome::gateway.request_outcome, refusal, prompt_tokens, completion_tokens, prompt_tokens + completion_tokens,
-        provenance::gateway.token_provenance, occurrences, duration_ms, ttft_ms, client_ip
+        provenance::gateway.token_provenance, occurrences, duration_ms, ttft_ms, client_ip, reason, operator
     FROM event ORDER BY day, event_id
     ON CONFLICT DO NOTHING
     RETURNING day, event_id, tenant_id, key_id, outcome, occurrences, prompt_tokens, completion_tokens, total_tokens
@@ -35,7 +36,8 @@ WITH event AS (
         VALUES ('key'::gateway.scope_kind, key_id), ('tenant'::gateway.scope_kind, tenant_id)
     ) AS scope (kind, id)
     CROSS JOIN LATERAL (VALUES (to_char(day, 'YYYYMMDD')), (to_char(day, 'YYYYMM')), ('total')) AS period (name)
-    WHERE outcome <> 'refused' OR total_tokens <> 0
+    -- A correction of a tenant alone has no key.
+    WHERE (outcome <> 'refused' OR total_tokens <> 0) AND scope.id IS NOT NULL
     GROUP BY scope.kind, scope.id, period.name
 ), charged AS (
     INSERT INTO gateway.budget_usage AS usage (
@@ -55,7 +57,7 @@ WITH event AS (
     )
     SELECT event_id, day, event.created_at, event.tenant_id, event.key_id, event.model, text.prompt, text.reply,
         text.expires_on
-    FROM unnest($21::text[], $22::date[], $23::text[], $24::text[], $25::date[])
+    FROM unnest($23::text[], $24::date[], $25::text[], $26::text[], $27::date[])
         AS text (event_id, day, prompt, reply, expires_on)
     JOIN inserted USING (day, event_id)
     JOIN event USING (day, event_id)

@@ -106,7 +106,7 @@ class AuditLog(Table, tablename="audit_log", schema="gateway", db=DB):
     created_at = Timestamptz()
     request_id = Text()
     tenant_id = UUID()
-    key_id = UUID()
+    key_id = UUID(null=True, default=None)
     dialect = Text()
     endpoint = Text()
     model = Text()
@@ -122,6 +122,10 @@ class AuditLog(Table, tablename="audit_log", schema="gateway", db=DB):
     duration_ms = BigInt()
     ttft_ms = BigInt(null=True, default=None)
     client_ip = Text()
+    reason = Text()
+    operator = Text()
+    # The transaction that inserted the row (xid8): what the live tail is ordered by.
+    ingested = BigInt()
 
 
 class PromptLog(Table, tablename="prompt_log", schema="gateway", db=DB):

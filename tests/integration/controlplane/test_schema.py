@@ -4,13 +4,14 @@ import asyncio
 import datetime as dt
 import sys
 import uuid
+from pathlib import Path
 
 import asyncpg
 import pytest
 
 from controlplane.config import Settings
 from controlplane.errors import StoreUnavailableError
-from controlplane.store import engine
+from controlplane.store import engine, migrations
 from controlplane.store.piccolo_app import APP_CONFIG
 from tests.integration.controlplane.conftest import PEPPER
 
@@ -50,7 +51,8 @@ async def test_four_processes_that_start_at_once_migrate_once(settings: Settings
     await engine.connect(settings.database_url.reveal(), pool_size=1, pool_overflow=0)
     try:
         async with engine.connection() as connection:
-            assert await connection.fetchval("SELECT count(*) FROM control.migration") == 1
+            scripts = [path.stem for path in Path(migrations.__file__).parent.glob("gateway_*.py")]
+            assert await connection.fetchval("SELECT count(*) FROM control.migration") == len(scripts)
     finally:
         await engine.disconnect()
 
