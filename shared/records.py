@@ -173,7 +173,7 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client_ip: str = ""
     # Why a request was refused (``concurrency``, ``model_not_allowed``, …); empty when it was not.
     refusal: str = ""
-    # Only with a correction that an operator made: why, and who. Its ``key_id`` is empty when it is of the tenant alone.
+    # Only of a correction that an operator made: why, and who. Of a tenant alone it has an empty ``key_id``.
     reason: str = ""
     operator: str = ""
     # Only with the prompt log: days to keep them, what was asked and what was answered.
