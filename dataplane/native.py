@@ -38,7 +38,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     stop: list[str] | Unset = UNSET
 
 
-class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A tool call's function; arguments are a JSON object, kept as bytes."""
 
     name: str
@@ -46,14 +46,14 @@ class FunctionCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     index: int | Unset = UNSET
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A tool call, in requests and in answers."""
 
     function: FunctionCall
     id: str | Unset = UNSET
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A chat message, in requests and in answers."""
 
     role: str
@@ -112,7 +112,7 @@ class EmbedBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Body = ChatBody | GenerateBody | EmbedBody
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line of a chat or generate stream. Counts are whatever the backend wrote: the meter judges them."""
 
     created_at: str = ""
@@ -133,7 +133,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: Any = UNSET
 
 
-class EmbedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class EmbedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer of ``/api/embed``."""
 
     embeddings: list[list[float]]

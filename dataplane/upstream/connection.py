@@ -17,19 +17,24 @@ import httpx
 
 # A backend's head is a few hundred bytes.
 _MAX_HEAD_BYTES = 32 * 1024
-# Above this the socket is not read until what has arrived was taken.
-_MAX_BUFFERED_BYTES = 64 * 1024
+# Read at once, and kept for a slow reader before the socket is left alone: together what one stream may hold.
+READ_BYTES = 32 * 1024
+_MAX_BUFFERED_BYTES = 32 * 1024
 _FIRST_FINAL_STATUS = 200
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Connection(asyncio.Protocol):
-    """The client's end. ``on_lost`` hears when it is gone; faults are ``httpx.TransportError``."""
+class Connection(asyncio.BufferedProtocol):
+    """The client's end. ``on_lost`` hears when it is gone; faults are ``httpx.TransportError``.
 
-    def __init__(self, on_lost: Callable[[Connection], None]) -> None:
+    ``buffer`` is filled and parsed within one callback, so all connections of an event loop share it.
+    """
+
+    def __init__(self, on_lost: Callable[[Connection], None], buffer: memoryview) -> None:
         self.is_open = False
         self.idle_since_s = 0.0
+        self._buffer = buffer
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -98,20 +103,25 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See ``asyncio.Protocol``."""
+        """See ``asyncio.BaseProtocol``."""
         self._transport = cast("asyncio.Transport", transport)
         self.is_open = True
 
-    def data_received(self, data: bytes) -> None:
-        """See ``asyncio.Protocol``."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See ``asyncio.BufferedProtocol``."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See ``asyncio.BufferedProtocol``."""
         if not self._is_busy or self._fault is not None:
             self.abort()
             return
         self._has_begun = True
         if not self._has_head:
-            self._unparsed_bytes += len(data)
+            self._unparsed_bytes += nbytes
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as fault:
             self._fail(httpx.RemoteProtocolError(f"not HTTP: {type(fault).__name__}"))
         if not self._has_head and self._unparsed_bytes > _MAX_HEAD_BYTES:
@@ -122,7 +132,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See ``asyncio.Protocol``."""
+        """See ``asyncio.BaseProtocol``."""
         self.is_open = False
         if self._is_busy and not self.has_ended:
             if self._has_head and self._ends_with_connection and exc is None:

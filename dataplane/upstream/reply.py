@@ -7,7 +7,6 @@ is one more line ``{"error": …}`` under status 200.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Self
 
 import httpx
@@ -22,8 +21,6 @@ from dataplane.upstream.framing import FramingError, LineSplitter
 from dataplane.upstream.transport import BodyStream
 
 MAX_EMBED_REPLY_BYTES = 32 * 1024 * 1024
-# A batch is what is there already, but never so much that it keeps others from their turn.
-MAX_BATCH_RECORDS = 64
 # How long to wait, once the final record is there, for the end of the body that lets the connection be used again.
 _END_GRACE_S = 0.05
 
@@ -130,15 +127,6 @@ class StreamReply:
                 self._finish()
             else:
                 self._take(chunk, records)
-        while not self.done and self.fault is None:
-            if len(records) >= MAX_BATCH_RECORDS:
-                # A backend that is always ahead of us must not hold the event loop.
-                await asyncio.sleep(0)
-                break
-            chunk = self._source.arrived()
-            if chunk is None:
-                break
-            self._take(chunk, records)
         return records
 
     def _raise_fault(self) -> None:

@@ -19,7 +19,7 @@ from typing import Self
 
 import httpx
 
-from dataplane.upstream.connection import Connection
+from dataplane.upstream.connection import READ_BYTES, Connection
 
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
 # A backend that vanishes without a word is noticed after about a minute, whatever the deadline of the first record is.
@@ -37,6 +37,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._max_idle = max_idle_per_backend
         self._idle: dict[_Origin, deque[Connection]] = {}
         self._open: set[Connection] = set()
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._none_open = asyncio.Event()
         self._is_closed = False
@@ -100,21 +101,27 @@ class Transport(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("the transport is closed")
         if scheme not in _PORTS:
             raise httpx.UnsupportedProtocol("neither http nor https")
+        tls = self._tls if scheme == "https" else None
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 transport, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self._lost), host, port, ssl=self._tls if scheme == "https" else None
+                    lambda: Connection(self._lost, self._buffer), host, port, ssl=tls
                 )
         except TimeoutError as fault:
             raise httpx.ConnectTimeout("no connection within its deadline") from fault
         except (OSError, UnicodeError) as fault:
             raise httpx.ConnectError(type(fault).__name__) from fault
-        if not connection.is_open:
+        self._take_in(connection)
+        _keep_alive(transport)
+        return connection
+
+    def _take_in(self, connection: Connection) -> None:
+        """Counts a new connection, unless this was closed while it came about, or it was."""
+        if self._is_closed or not connection.is_open:
+            connection.abort()
             raise httpx.ConnectError("the connection was closed at once")
         self._open.add(connection)
         self._none_open.clear()
-        _keep_alive(transport)
-        return connection
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)
