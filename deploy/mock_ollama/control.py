@@ -65,7 +65,7 @@ class Control:
         return _json({"requests": [record.told() for record in self._service.requests]})
 
     def _forget_requests(self, _body: bytes) -> Performance:
-        self._service.requests.clear()
+        self._service.forget()
         return _DONE
 
     def _set_models(self, body: bytes) -> Performance:

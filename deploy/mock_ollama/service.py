@@ -73,6 +73,11 @@ class OllamaService:
         """Forget all scripts."""
         self._scripts.clear()
 
+    def forget(self) -> None:
+        """Forget recorded requests and how many were in flight at most; the other counters go on."""
+        self.requests.clear()
+        self.counters.max_in_flight = self.counters.in_flight
+
     def reply(self, record: RecordedRequest) -> Performance:
         """The reply to a request, with every fault that is due applied."""
         request = record.raw

@@ -62,3 +62,19 @@ def key(gateway, tenant) -> str:
 def http() -> Iterator[httpx.Client]:
     with httpx.Client(timeout=20, trust_env=False) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def fleet_mock() -> Iterator[MockOllama]:
+    with running(MockOllama("fleet")) as mock:
+        yield mock
+
+
+@pytest.fixture(scope="session")
+def fleet(fleet_mock, tmp_path_factory) -> Iterator[Gateway]:
+    """Four data planes on one backend. Tests that break something leave it whole again."""
+    options = ("--set=MODEL_DISCOVERY_CACHE_TTL_S=900",)
+    with running(Gateway(tmp_path_factory.mktemp("fleet"), [fleet_mock], *options, replicas=4)) as gateway:
+        gateway.tenant("fleet")
+        gateway.wait_for_models(gateway.key("fleet"), "llama3.2:latest")
+        yield gateway

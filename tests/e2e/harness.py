@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import grpc
 import httpx
+import psutil
 import redis as redis_client
 
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
@@ -121,6 +124,8 @@ class Gateway(Process):
         self._tenants = tenant_pb2_grpc.TenantServiceStub(self.channel)
         self._keys = key_pb2_grpc.KeyServiceStub(self.channel)
         self.redis = redis_client.Redis.from_url(self.description["redis_url"], decode_responses=True)
+        self.state = Path(self.description["state_dir"])
+        self._server_pids: dict[str, int] = {role: self.description["pids"][role][0] for role in ("redis", "postgres")}
 
     def tenant(self, name: str, *, models: list[str] | None = None, **limits: int) -> str:
         """Creates a tenant with generous limits; all models unless some are named."""
@@ -139,6 +144,20 @@ class Gateway(Process):
         request = key_pb2.CreateKeyRequest(tenant=tenant, name=name, **fields)
         api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=10).api_key
         return api_key
+
+    def update_tenant(self, name: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
+        """Changes some limits of a tenant; ``clear`` names those to unset."""
+        request = tenant_pb2.UpdateTenantRequest(tenant=name, limits=limits_pb2.Limits(**limits), clear=clear)
+        self._tenants.UpdateTenant(request, metadata=self._metadata, timeout=10)
+
+    def update_key(self, api_key: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
+        """Changes some limits of a key; ``clear`` names those to unset."""
+        request = key_pb2.UpdateKeyRequest(prefix=api_key[:12], limits=limits_pb2.Limits(**limits), clear=clear)
+        self._keys.UpdateKey(request, metadata=self._metadata, timeout=10)
+
+    def limited_key(self, tenant: str, **limits: int) -> str:
+        """A key with limits of its own."""
+        return self.key(tenant, limits=limits_pb2.Limits(**limits))
 
     def revoke(self, api_key: str) -> None:
         request = key_pb2.RevokeKeyRequest(prefix=api_key[:12])
@@ -185,6 +204,33 @@ class Gateway(Process):
         """Starts Postgres or Redis from the script that the stack left for it (``redis.cmd``)."""
         command = ["/bin/sh", str(Path(self.description["state_dir"]) / script)]
         self.successors.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/"))
+        self._server_pids[script.removesuffix(".cmd")] = self.successors[-1].pid
+
+    def signal_server(self, role: str, number: signal.Signals) -> None:
+        """Sends a signal to ``redis`` or ``postgres``; after one that ends it, waits for the end."""
+        pid = self._server_pids[role]
+        os.kill(pid, number)
+        if number not in (signal.SIGSTOP, signal.SIGCONT):
+            eventually(lambda: not self._is_running(pid), what=f"the end of {role}")
+
+    def worker(self, number: int) -> int:
+        """The process that serves now on the data plane with this number, from 0."""
+        port = str(urlsplit(self.urls[number]).port)
+        for child in psutil.Process(self.description["pids"]["up"][0]).children():
+            with contextlib.suppress(psutil.Error):
+                if child.environ().get("GATEWAY_BIND_PORT") == port:
+                    below = child.children(recursive=True)
+                    return next((one.pid for one in below if "tracker" not in " ".join(one.cmdline())), child.pid)
+        raise AssertionError(f"no data plane listens on {port}")
+
+    def dataplane_environment(self) -> dict[str, str]:
+        """The environment that the data planes were started with."""
+        return dict(psutil.Process(self.description["pids"]["dataplane_main"][0]).environ())
+
+    def _is_running(self, pid: int) -> bool:
+        for successor in self.successors:
+            successor.poll()
+        return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
     def stop(self) -> int:
         self.channel.close()
