@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import cast
 
 import httpx
 import msgspec
@@ -194,9 +195,7 @@ class Attempt:
             raise ReplyError(f"no connection: {fault}", blame=Blame.UNREACHABLE) from fault
         except httpx.TransportError as fault:
             raise ReplyError(f"no reply: {fault}") from fault
-        stream = response.stream
-        assert isinstance(stream, BodyStream)  # noqa: S101 - the transport is ours
-        self._stream = stream
+        self._stream = stream = cast("BodyStream", response.stream)
         self._source = source = Source(stream, self._deadline)
         await self._check_head(response, source, due_s)
         name = self._candidate.backend.name
