@@ -24,7 +24,14 @@ MODELS_DISCOVERED = "gateway:models:discovered"
 CHANGES = "gateway:changes"
 REPLICAS = "gateway:replicas"
 
+# Counted authentication failures of address blocks that wait for the audit log (stream, cut to its newest entries).
+ANONYMOUS = "gateway:anonymous"
+
 USAGE_GROUP = "drain"
+
+# How long the counters of a period are kept after they were last written, in seconds: two periods and more.
+DAY_TTL_S = 3 * 86_400
+MONTH_TTL_S = 70 * 86_400
 
 
 def shard_of(tenant_id: TenantId) -> Shard:
@@ -100,6 +107,14 @@ def usage(shard: Shard) -> str:
 def drained(shard: Shard) -> str:
     """Up to which event the ledger has the shard's stream (string: stream id)."""
     return f"gateway:{{{shard}}}:drained"
+
+
+def deny(shard: Shard) -> str:
+    """Says that the waiting usage events of the shard have more bytes than they may (string; absent when they do not).
+
+    The control plane sets and removes it. It has no TTL: only who drains the events can tell that they have become fewer.
+    """
+    return f"gateway:{{{shard}}}:deny"
 
 
 def auth_failures(block: str) -> str:

@@ -182,6 +182,17 @@ class UsageEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reply: str | None = None
 
 
+class AnonymousFailures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Authentications of one address block that failed for one reason: an entry of ``gateway:anonymous``."""
+
+    at_ms: int
+    # An IPv4 address, or the /64 of an IPv6 address.
+    block: str
+    # Why, as ``UsageEvent.refusal`` would say it; ``throttled`` when the block had failed too often.
+    reason: str
+    occurrences: int = 1
+
+
 _ENCODER = msgspec.json.Encoder()
 
 
