@@ -42,7 +42,7 @@ def budgets(gateway: Gateway) -> dict[Account, Budget]:
         assert match, f"unexpected key {name}"
         values = gateway.redis.hgetall(str(name))
         account = Account(_KINDS[match[1]], match[2], match[3])
-        found[account] = Budget(int(values.get("used", 0)), int(values.get("reserved", 0)))  # type: ignore[union-attr] # redis-py types both clients at once
+        found[account] = Budget(int(values.get("used", 0)), int(values.get("reserved", 0)))
     return found
 
 
@@ -139,18 +139,12 @@ def assert_invariants(
 
 
 def _held(gateway: Gateway, mocks: Sequence[MockOllama]) -> list[str]:
-    wrong = []
-    if leases := gateway.open_leases():
-        wrong.append(f"I3 {leases} leases open")
-    if events := gateway.undrained():
-        wrong.append(f"I3 {events} usage events not drained")
+    held = {"leases open": gateway.open_leases(), "usage events not drained": gateway.undrained()}
     for name in gateway.redis.scan_iter("gateway:{*}:leases:*", count=1000):
-        if slots := gateway.redis.zcard(str(name)):
-            wrong.append(f"I3 {slots} slots in {name}")
+        held[f"slots in {name}"] = gateway.redis.zcard(str(name))
     for mock in mocks:
-        if in_flight := mock.stats()["in_flight"]:
-            wrong.append(f"I3 {in_flight} requests in flight at {mock.name}")
-    return wrong
+        held[f"requests in flight at {mock.name}"] = mock.stats()["in_flight"]
+    return [f"I3 {count} {what}" for what, count in held.items() if count]
 
 
 def _request_id(request: dict[str, object]) -> str:

@@ -65,7 +65,7 @@ def replaced_by_an_empty_server(gateway: Gateway) -> Iterator[None]:
 
 @contextlib.contextmanager
 def out_of_memory(gateway: Gateway) -> Iterator[None]:
-    before = gateway.redis.config_get("maxmemory")["maxmemory"]
+    before = str(gateway.redis.config_get("maxmemory")["maxmemory"])
     gateway.redis.config_set("maxmemory", 100_000)
     try:
         yield
