@@ -112,7 +112,7 @@ def drained(shard: Shard) -> str:
 def deny(shard: Shard) -> str:
     """Says that the waiting usage events of the shard have more bytes than they may (string; absent when they do not).
 
-    The control plane sets and removes it. It has no TTL: only who drains the events can tell that they have become fewer.
+    The control plane sets and removes it. It has no TTL: only who drains the events knows that they have become fewer.
     """
     return f"gateway:{{{shard}}}:deny"
 
