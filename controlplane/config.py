@@ -16,33 +16,15 @@ import msgspec
 from controlplane.core import roles
 from controlplane.core.backends import BackendsError, StaticBackend, parse_backends, single_backend
 from controlplane.core.database_url import connection_options
-from shared import apikey, config, logs, sealing
+from shared import config, settings
 from shared.config import Setting
 from shared.redaction import Secret
 
 DEFAULT_BASE_URL = "http://127.0.0.1:11434"
-REDIS_SCHEMES = ("redis://", "rediss://")
-
-
-def _pepper(text: str) -> Secret:
-    if len(text.encode()) < apikey.MIN_PEPPER_BYTES:
-        raise ValueError(f"must have at least {apikey.MIN_PEPPER_BYTES} bytes")
-    return Secret(text)
-
-
-def _sealing_key(text: str) -> Secret:
-    sealing.decode_key(text)
-    return Secret(text)
 
 
 def _database_url(text: str) -> Secret:
     connection_options(text)
-    return Secret(text)
-
-
-def _redis_url(text: str) -> Secret:
-    if not text.startswith(REDIS_SCHEMES):
-        raise ValueError(f"must start with {' or '.join(REDIS_SCHEMES)}")
     return Secret(text)
 
 
@@ -93,12 +75,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "GATEWAY_ADMIN_PLAINTEXT", "Allow gRPC without TLS beyond loopback (a private network)", group="Service"
         ),
     ] = False
-    log_level: Annotated[
-        str, Setting("GATEWAY_LOG_LEVEL", "Least severe level logged", choices=logs.LEVELS, group="Service")
-    ] = "info"
-    log_format: Annotated[
-        str, Setting("GATEWAY_LOG_FORMAT", "json, or console for a person", choices=logs.FORMATS, group="Service")
-    ] = "json"
+    log_level: settings.LogLevel = "info"
+    log_format: settings.LogFormat = "json"
     metrics_bind: Annotated[
         Address, Setting("GATEWAY_METRICS_BIND", "host:port for metrics", parse=_address, group="Service")
     ] = Address("127.0.0.1", 9465)
@@ -120,27 +98,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20
 
     # Redis
-    redis_url: Annotated[
-        Secret, Setting("REDIS_URL", "Redis that state is published to", parse=_redis_url, group="Redis")
-    ]
+    redis_url: settings.RedisURL
     redis_timeout_s: Annotated[
         float, Setting("GATEWAY_PUBLISH_TIMEOUT_S", "Deadline of one command", minimum=0.05, maximum=30, group="Redis")
     ] = 1.0
 
     # Security
-    key_pepper: Annotated[
-        Secret,
-        Setting("GATEWAY_KEY_PEPPER", "Secret in every key's checksum and digest", parse=_pepper, group="Security"),
-    ]
-    sealing_key: Annotated[
-        Secret,
-        Setting(
-            "GATEWAY_SEALING_KEY",
-            "32 bytes as base64 that seal backend credentials",
-            parse=_sealing_key,
-            group="Security",
-        ),
-    ]
+    key_pepper: settings.KeyPepper
+    sealing_key: settings.SealingKey
     admin_token: Annotated[
         Secret, Setting("GATEWAY_ADMIN_TOKEN", "Token of the first administrator", parse=_token, group="Security")
     ]
@@ -224,16 +189,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             group="Audit",
         ),
     ] = 365
-    prompt_log_days: Annotated[
-        int,
-        Setting(
-            "PROMPT_LOG_DEFAULT_RETENTION_DAYS",
-            "Days that logged prompts are kept",
-            minimum=1,
-            maximum=3650,
-            group="Audit",
-        ),
-    ] = 30
+    prompt_log_days: settings.PromptLogDays = 30
 
     @property
     def static_backends(self) -> tuple[StaticBackend, ...]:

@@ -12,22 +12,11 @@ from typing import Annotated
 
 import msgspec
 
-from shared import apikey, config, logs, sealing
+from shared import config, settings
 from shared.config import Setting
 from shared.redaction import Secret
 
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?", re.ASCII)
-
-
-def _pepper(text: str) -> Secret:
-    if len(text.encode()) < apikey.MIN_PEPPER_BYTES:
-        raise ValueError(f"must have at least {apikey.MIN_PEPPER_BYTES} bytes")
-    return Secret(text)
-
-
-def _sealing_key(text: str) -> Secret:
-    sealing.decode_key(text)
-    return Secret(text)
 
 
 def _proxies(text: str) -> tuple[str, ...]:
@@ -54,12 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     workers: Annotated[
         int, Setting("GATEWAY_WORKERS", "Worker processes of this replica", minimum=1, maximum=64, group="Service")
     ] = 1
-    log_level: Annotated[
-        str, Setting("GATEWAY_LOG_LEVEL", "Least severe level logged", choices=logs.LEVELS, group="Service")
-    ] = "info"
-    log_format: Annotated[
-        str, Setting("GATEWAY_LOG_FORMAT", "json, or console for a person", choices=logs.FORMATS, group="Service")
-    ] = "json"
+    log_level: settings.LogLevel = "info"
+    log_format: settings.LogFormat = "json"
     request_id_header: Annotated[
         str,
         Setting(
@@ -96,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 30.0
 
     # Redis and control plane
-    redis_url: Annotated[Secret, Setting("REDIS_URL", "Redis that admission is decided on", group="Redis")]
+    redis_url: settings.RedisURL
     redis_timeout_s: Annotated[
         float, Setting("REDIS_TIMEOUT_S", "Deadline of one admission", minimum=0.01, maximum=5, group="Redis")
     ] = 0.15
@@ -112,19 +97,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
     # Security
-    key_pepper: Annotated[
-        Secret,
-        Setting("GATEWAY_KEY_PEPPER", "Secret in every key's checksum and digest", parse=_pepper, group="Security"),
-    ]
-    sealing_key: Annotated[
-        Secret,
-        Setting(
-            "GATEWAY_SEALING_KEY",
-            "32 bytes as base64 that seal backend credentials",
-            parse=_sealing_key,
-            group="Security",
-        ),
-    ]
+    key_pepper: settings.KeyPepper
+    sealing_key: settings.SealingKey
     auth_failures_per_minute: Annotated[
         int,
         Setting(
@@ -184,16 +158,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     backlog_max_events: Annotated[
         int, Setting("AUDIT_BACKLOG_MAX", "Undrained usage events before admission denies", minimum=16, group="Audit")
     ] = 1_000_000
-    prompt_log_days: Annotated[
-        int,
-        Setting(
-            "PROMPT_LOG_DEFAULT_RETENTION_DAYS",
-            "Days that logged prompts are kept",
-            minimum=1,
-            maximum=3650,
-            group="Audit",
-        ),
-    ] = 30
+    prompt_log_days: settings.PromptLogDays = 30
 
 
 def load(environ: Mapping[str, str]) -> Settings:
