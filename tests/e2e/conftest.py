@@ -66,7 +66,7 @@ def http() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def fleet_mock() -> Iterator[MockOllama]:
-    with running(MockOllama("fleet")) as mock:
+    with running(MockOllama("fleet", "--models", ",".join((*MODELS, "plain:1b")))) as mock:
         yield mock
 
 

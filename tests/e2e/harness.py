@@ -79,7 +79,7 @@ class MockOllama(Process):
     def reset(self) -> None:
         self._control.request("DELETE", "/script").raise_for_status()
         self._control.request("DELETE", "/requests").raise_for_status()
-        self.settings(tokens=24, record_delay_ms=0, load_delay_ms=0)
+        self.settings(tokens=24, tokens_per_record=1, record_delay_ms=0, load_delay_ms=0)
 
     def settings(self, **settings: Any) -> None:
         self._control.put("/settings", json=settings).raise_for_status()
