@@ -11,11 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
+import hypothesis
 import pytest
 import redis as redis_client
 
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
+
+# Examples share two cores with real servers: how long one takes says nothing.
+hypothesis.settings.register_profile("gateway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("gateway")
 
 
 @pytest.fixture(scope="session")

@@ -67,13 +67,13 @@ def test_backoff_grows_within_its_bounds_and_starts_anew():
 
 async def test_readiness_needs_every_check_and_ends_with_draining():
     readiness = Readiness(("redis", "models"))
-    assert readiness.failing == ("redis", "models")
+    assert list(readiness.failing) == ["redis", "models"]
     readiness.report("redis", holds=True)
     readiness.report("models", holds=True)
     assert readiness.ready
     readiness.start_draining()
     await readiness.drain_started()
-    assert readiness.failing == ("draining",)
+    assert list(readiness.failing) == ["draining"]
     with pytest.raises(KeyError):
         readiness.report("unknown", holds=True)
 
