@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from typing import cast
+from wsgiref.simple_server import WSGIServer
 
 from litestar import Litestar, asgi
 from litestar.handlers import HTTPRouteHandler
@@ -133,7 +134,8 @@ class Worker:
                 settlements=self.settlements,
                 refusals=self.refusals,
                 renewals=self.renewal,
-                meter=meters(clock),
+                meter=meters(clock, self.metrics.anomaly_seen),
+                observer=self.metrics,
                 clock=clock,
             ),
             status_of=problems.status_of,
@@ -142,6 +144,7 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The worker's life: its tasks run inside; leaving drains."""
+        metrics = self._serve_metrics()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(run)
@@ -163,8 +166,21 @@ class Worker:
                 await self.settlements.drained(SETTLE_TIMEOUT_S)
                 for task in tasks:
                     task.cancel()
+        metrics.shutdown()
+        metrics.server_close()
         await self.transport.aclose()
         await self.verifier.close()
+
+    def _serve_metrics(self) -> WSGIServer:
+        self.metrics.gauge("gateway_requests_in_flight", "Requests being answered", lambda: len(self.server.in_flight))
+        self.metrics.gauge("gateway_ready", "1 while every readiness check holds", lambda: float(self.readiness.ready))
+        self.metrics.gauge(
+            "gateway_settlements_waiting",
+            "Settlements that Redis has not acknowledged",
+            lambda: self.settlements.unsettled,
+        )
+        host, _, port = self.settings.metrics_bind.rpartition(":")
+        return self.metrics.serve(host.strip("[]"), int(port))
 
     def _listen_for_stop(self) -> None:
         """SIGTERM first takes the worker out of service; granian's own stop follows, as if by SIGINT."""

@@ -1,18 +1,19 @@
 """Every metric of the data plane. A new one is added here and in ``docs/OPERATIONS.md``.
 
-Labels are bounded whatever clients send: tenants are those that exist, models those that were discovered and granted
-(``other`` before that is known), statuses those of ``dataplane.api.problems``. Keys are never a label.
+Labels are bounded whatever clients send: tenants are those that exist (``none`` before one is known), models those
+that were discovered and granted (``other`` before that), statuses those of ``dataplane.api.problems``. Keys are never
+a label.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-NO_TENANT = "none"
-NO_MODEL = "other"
+MAX_WORKERS = 64
 
 _DURATION_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -35,6 +36,9 @@ class Metrics:
             buckets=_DURATION_BUCKETS_S,
             registry=self.registry,
         )
+        self._anomalies = Counter(
+            "gateway_usage_anomalies", "Counts of a backend that cannot be true", ("kind",), registry=self.registry
+        )
         self._gauges: list[Gauge] = []
 
     def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
@@ -49,6 +53,10 @@ class Metrics:
         if completion:
             self._tokens.labels(tenant, model, "completion").inc(completion)
 
+    def anomaly_seen(self, kind: str) -> None:
+        """Counts a count that was not believed: ``prompt_count``, ``output_count``."""
+        self._anomalies.labels(kind).inc()
+
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Adds a value that is read when somebody looks."""
         gauge = Gauge(name, help_text, registry=self.registry)
@@ -56,9 +64,20 @@ class Metrics:
         self._gauges.append(gauge)
 
     def serve(self, host: str, port: int) -> WSGIServer:
-        """Serves ``/metrics`` from a thread of its own; shut the returned server down at the end."""
-        server, _thread = start_http_server(port, addr=host, registry=self.registry)
-        return server
+        """Serves ``/metrics`` from a thread of its own; shut the returned server down at the end.
+
+        Each worker of a replica has its own: where the port is taken, the next ones are tried. Raises ``OSError`` when
+        none of them is free.
+        """
+        for offset in range(MAX_WORKERS):
+            try:
+                server, _thread = start_http_server(port + offset, addr=host, registry=self.registry)
+            except OSError as fault:
+                if fault.errno != errno.EADDRINUSE or offset == MAX_WORKERS - 1:
+                    raise
+            else:
+                return server
+        raise OSError(errno.EADDRINUSE, "no port for metrics is free")
 
     def __repr__(self) -> str:
         return "Metrics()"

@@ -46,7 +46,7 @@ class Pipeline:
 
         Raises ``GatewayError``: before the first byte of a reply it becomes an error reply, afterwards an error event.
         """
-        principal = await self._authenticate(exchange.credentials)
+        principal = await self._authenticated(exchange)
         arrival = exchange.arrival
         try:
             inference = await self._read(principal, exchange)
@@ -93,8 +93,15 @@ class Pipeline:
             await self._admit.check(principal)
             raise
 
+    async def _authenticated(self, exchange: Exchange) -> Principal:
+        try:
+            return await self._authenticate(exchange.credentials)
+        except GatewayError as refusal:
+            self._settle.unauthenticated(exchange.arrival, status=self._status_of(refusal))
+            raise
+
     async def _checked(self, exchange: Exchange) -> Principal:
-        principal = await self._authenticate(exchange.credentials)
+        principal = await self._authenticated(exchange)
         try:
             return await self._admit.check(principal)
         except GatewayError as refusal:

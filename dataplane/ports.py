@@ -97,6 +97,18 @@ class Leases(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Hears of every request that has ended, for the metrics."""
+
+    def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
+        """One request was answered, or would have been."""
+        ...
+
+    def tokens_charged(self, *, tenant: str, model: str, prompt: int, completion: int) -> None:
+        """So many tokens were charged."""
+        ...
+
+
 class Settlements(Protocol):
     """What requests leave behind; owned by the worker. Both return at once and survive the request's cancellation."""
 

@@ -24,7 +24,7 @@ from dataplane.errors import (
     LimitExceededError,
 )
 from dataplane.interrupt import Interrupt
-from dataplane.ports import Meter, Refusals, Renewals, Settlements
+from dataplane.ports import Meter, Observer, Refusals, Renewals, Settlements
 from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
 from shared import modelname, records
 from shared.clock import Clock
@@ -32,6 +32,10 @@ from shared.records import Outcome, UsageEvent
 
 # Whether the meter has to keep what was answered, for the prompt log.
 MeterFactory = Callable[[InferenceRequest, bool], Meter]
+
+# What the metrics call a request without a tenant, and one whose model was not admitted.
+NO_TENANT = "none"
+NO_MODEL = "other"
 
 CLIENT_CLOSED_STATUS = 499
 _OK_STATUS = 200
@@ -51,12 +55,14 @@ class Settle:
         refusals: Refusals,
         renewals: Renewals,
         meter: MeterFactory,
+        observer: Observer,
         clock: Clock,
     ) -> None:
         self._settlements = settlements
         self._refusals = refusals
         self._renewals = renewals
         self._meter = meter
+        self._observer = observer
         self._clock = clock
 
     def holding(
@@ -72,17 +78,28 @@ class Settle:
             meter=self._meter(inference, principal.prompt_log_days is not None),
             settlements=self._settlements,
             renewals=self._renewals,
+            observer=self._observer,
             clock=self._clock,
         )
 
     def refused(self, principal: Principal, arrival: Arrival, error: GatewayError, *, status: int) -> None:
         """An authenticated request was refused; repetitions may be counted into one row."""
+        self._observe(principal.tenant_name, arrival, status)
         self._refusals.add(principal, self._leaseless(principal, arrival, "refused", status, _refusal_of(error)))
 
     def listed(self, principal: Principal, arrival: Arrival) -> None:
         """A request that needs no lease was answered."""
+        self._observe(principal.tenant_name, arrival, _OK_STATUS)
         event = self._leaseless(principal, arrival, "completed", _OK_STATUS, "")
         self._settlements.append(principal, records.encode(event))
+
+    def unauthenticated(self, arrival: Arrival, *, status: int) -> None:
+        """A request without an acceptable key was refused; it has no tenant, and leaves no row here."""
+        self._observe(NO_TENANT, arrival, status)
+
+    def _observe(self, tenant: str, arrival: Arrival, status: int) -> None:
+        duration_s = self._clock.monotonic() - arrival.started_s
+        self._observer.request_ended(tenant=tenant, model=NO_MODEL, status=status, duration_s=duration_s)
 
     def _leaseless(
         self, principal: Principal, arrival: Arrival, outcome: Outcome, status: int, refusal: str
@@ -122,6 +139,7 @@ class OpenLease:
         meter: Meter,
         settlements: Settlements,
         renewals: Renewals,
+        observer: Observer,
         clock: Clock,
     ) -> None:
         self.meter = meter
@@ -132,6 +150,7 @@ class OpenLease:
         self._interrupt = interrupt
         self._settlements = settlements
         self._renewals = renewals
+        self._observer = observer
         self._clock = clock
         self._backend = ""
         self._settled = False
@@ -176,7 +195,14 @@ class OpenLease:
             return
         self._settled = True
         self._renewals.release(self._lease)
-        self._settlements.settle(self._lease, self._principal, records.encode(self._event(outcome, status)))
+        event = self._event(outcome, status)
+        self._settlements.settle(self._lease, self._principal, records.encode(event))
+        tenant = self._principal.tenant_name
+        duration_s = self._clock.monotonic() - self._arrival.started_s
+        self._observer.request_ended(tenant=tenant, model=event.model, status=status, duration_s=duration_s)
+        self._observer.tokens_charged(
+            tenant=tenant, model=event.model, prompt=event.prompt_tokens, completion=event.completion_tokens
+        )
 
     def _event(self, outcome: Outcome, status: int) -> UsageEvent:
         principal, arrival, meter = self._principal, self._arrival, self.meter

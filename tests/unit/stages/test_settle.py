@@ -51,12 +51,15 @@ class World:
         self.appended: list[UsageEvent] = []
         self.refused: list[UsageEvent] = []
         self.held: list[str] = []
+        self.observed: list[tuple[str, str, int]] = []
+        self.tokens: list[tuple[str, int, int]] = []
         self.clock = ManualClock(1000.5)
         self.stage = Settle(
             settlements=self,
             refusals=self,
             renewals=self,
             meter=lambda _inference, keeps_text: Seen(keeps_text=keeps_text),
+            observer=self,
             clock=self.clock,
         )
 
@@ -69,6 +72,13 @@ class World:
 
     def add(self, principal: Principal, event: UsageEvent) -> None:
         self.refused.append(event)
+
+    def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
+        assert duration_s >= 0
+        self.observed.append((tenant, model, status))
+
+    def tokens_charged(self, *, tenant: str, model: str, prompt: int, completion: int) -> None:
+        self.tokens.append((model, prompt, completion))
 
     def hold(self, lease: Lease, principal: Principal, interrupt: Interrupt) -> None:
         self.held.append(lease.lease_id)
@@ -118,6 +128,24 @@ def test_completed_request_is_charged_what_was_measured(world: World):
         ttft_ms=12,
         client_ip="198.51.100.7",
     )
+
+
+def test_metrics_hear_of_every_request_once(world: World):
+    with world.holding() as held:
+        held.answered_by("one")
+        held.completed()
+        held.completed()
+    world.stage.refused(PRINCIPAL, ARRIVAL, LimitExceededError("concurrency", retry_after_s=1), status=429)
+    world.stage.listed(PRINCIPAL, ARRIVAL)
+    world.stage.unauthenticated(ARRIVAL, status=401)
+    tenant = PRINCIPAL.tenant_name
+    assert world.observed == [
+        (tenant, "llama3:latest", 200),
+        (tenant, "other", 429),
+        (tenant, "other", 200),
+        ("none", "other", 401),
+    ]
+    assert world.tokens == [("llama3:latest", 3, 5)]
 
 
 def test_lease_is_settled_once_whatever_follows(world: World):
