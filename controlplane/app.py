@@ -13,14 +13,17 @@ from controlplane.config import Settings
 from controlplane.core.roles import Callers, OperatorToken, Role
 from controlplane.hashing import Argon2Cost, HashingPool
 from controlplane.lifecycle import ControlPlane, Worker
+from controlplane.metrics import Metrics
 from controlplane.ollama.client import OllamaClient
 from controlplane.ollama.poller import Poller
 from controlplane.publish import connection
+from controlplane.publish.anonymous_stream import AnonymousStream
+from controlplane.publish.counters import CounterState
 from controlplane.publish.discovered import DiscoveredState, JobLock
 from controlplane.publish.fence import Fences
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
-from controlplane.publish.usage_stream import UsageStreams
+from controlplane.publish.usage_stream import BacklogState, UsageStreams
 from controlplane.rpc.backends import BackendService
 from controlplane.rpc.keys import KeyService
 from controlplane.rpc.models import ModelService
@@ -31,8 +34,11 @@ from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks import discover
+from controlplane.tasks.backlog import BacklogWatch
 from controlplane.tasks.discover import Discovery
+from controlplane.tasks.drain_anonymous import AnonymousDrain
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from controlplane.tasks.publish import OutboxDrain, Reconciler
 from controlplane.tasks.rebuild import FenceKeeper
 from controlplane.tasks.retain import Retention
@@ -63,6 +69,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     publisher: StatePublisher
     client: OllamaClient
     discovery: Discovery
+    metrics: Metrics
     verifying: HashingPool
     minting: HashingPool
 
@@ -70,6 +77,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def create(settings: Settings) -> ControlPlane:
     """One control-plane process; it connects to nothing before it runs."""
     parts = _parts(settings)
+    parts.metrics.watch_backends(
+        lambda: {name: not poll.problem for name, poll in parts.discovery.last_polls.items()}
+    )
     server = AdminServer(
         address=str(settings.admin_bind),
         callers=_callers(settings),
@@ -80,6 +90,7 @@ def create(settings: Settings) -> ControlPlane:
         settings=settings,
         server=server,
         state=parts.state,
+        metrics=parts.metrics,
         workers=_workers(settings, parts),
         closing=(parts.verifying.close, parts.minting.close, parts.redis.aclose),
     )
@@ -109,6 +120,7 @@ def _parts(settings: Settings) -> Parts:
         backends=backends,
         publisher=StatePublisher(keys=keys, tenants=tenants, backends=backends, state=state, sealer=sealer),
         client=client,
+        metrics=Metrics(),
         discovery=Discovery(
             source=backends,
             sealer=sealer,
@@ -153,22 +165,43 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
 
 
 def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
-    consumer = f"control-{secrets.token_hex(6)}"
     return (
         OutboxDrain(publisher=parts.publisher),
-        Reconciler(publisher=parts.publisher, state=parts.state, keys=parts.keys, tenants=parts.tenants),
-        FenceKeeper(
-            fences=parts.fences,
-            state=parts.state,
+        Reconciler(
             publisher=parts.publisher,
+            state=parts.state,
             keys=parts.keys,
             tenants=parts.tenants,
-            clock=parts.clock,
+            metrics=parts.metrics,
         ),
         parts.discovery,
         RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
         Retention(audit_log_days=settings.audit_log_days),
-        UsageDrain(streams=UsageStreams(parts.redis, consumer=consumer), clock=parts.clock),
+        *_ledger_workers(settings, parts),
+    )
+
+
+def _ledger_workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
+    """What keeps the counters in Redis and the ledger in Postgres true to each other."""
+    consumer, timeout_s = f"control-{secrets.token_hex(6)}", settings.redis_timeout_s
+    redis, clock, metrics = parts.redis, parts.clock, parts.metrics
+    counters, touched = CounterState(redis, timeout_s=timeout_s), Touched()
+    return (
+        FenceKeeper(
+            fences=parts.fences,
+            state=parts.state,
+            counters=counters,
+            publisher=parts.publisher,
+            keys=parts.keys,
+            tenants=parts.tenants,
+            clock=clock,
+            metrics=metrics,
+        ),
+        UsageDrain(streams=UsageStreams(redis, consumer=consumer), clock=clock, metrics=metrics, touched=touched),
+        AnonymousDrain(stream=AnonymousStream(redis, consumer=consumer), metrics=metrics),
+        BacklogWatch(
+            state=BacklogState(redis, timeout_s=timeout_s), max_bytes=settings.backlog_max_bytes, metrics=metrics
+        ),
     )
 
 

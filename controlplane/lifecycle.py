@@ -7,12 +7,14 @@ the process to start, and each may come and go. Every task lives in the one task
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import Any, Protocol
 
 from controlplane.config import Settings
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish.redis_state import RedisState
 from controlplane.rpc.server import AdminServer
 from controlplane.store import engine, migrate
@@ -47,12 +49,14 @@ class ControlPlane:
         settings: Settings,
         server: AdminServer,
         state: RedisState,
+        metrics: Metrics,
         workers: Sequence[Worker],
         closing: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
         self._settings = settings
         self._server = server
         self._state = state
+        self._metrics = metrics
         self._workers = workers
         self._closing = closing
         self.readiness = Readiness(("postgres", "schema", "redis"))
@@ -67,20 +71,40 @@ class ControlPlane:
         try:
             self.port = await self._server.start()
             _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
-            async with asyncio.TaskGroup() as tasks:
-                working = [_spawn(tasks, self._prepare_then_work()), _spawn(tasks, self._watch_readiness())]
-                await self.readiness.drain_started()
-                _log.info("drain_started")
-                # Workers go on meanwhile: calls that end now still want their changes published.
-                await self._server.stop(grace_s=self._settings.drain_timeout_s)
-                for task in working:
-                    task.cancel()
+            with self._serving_metrics():
+                await self._work_until_drained()
         finally:
             await self._server.stop(grace_s=0)
             for close in self._closing:
                 await close()
             await engine.disconnect()
         _log.info("control_plane_stopped")
+
+    async def _work_until_drained(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            working = [_spawn(tasks, self._prepare_then_work()), _spawn(tasks, self._watch_readiness())]
+            await self.readiness.drain_started()
+            _log.info("drain_started")
+            # Workers go on meanwhile: calls that end now still want their changes published.
+            await self._server.stop(grace_s=self._settings.drain_timeout_s)
+            for task in working:
+                task.cancel()
+
+    @contextlib.contextmanager
+    def _serving_metrics(self) -> Iterator[None]:
+        """Nobody's request fails because metrics have no port: that is said, and the rest goes on."""
+        address = self._settings.metrics_bind
+        try:
+            server = self._metrics.serve(address.host, address.port)
+        except OSError as fault:
+            _log.warning("metrics_unavailable", address=str(address), fault=type(fault).__name__)
+            yield
+            return
+        try:
+            yield
+        finally:
+            server.shutdown()
+            server.server_close()
 
     async def _prepare_then_work(self) -> None:
         backoff = Backoff(first_s=0.2, last_s=3.0)

@@ -29,6 +29,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     is_primary: bool
     keeps_all: bool
     persists: bool
+    # No replicas, or none that it may run ahead of.
+    waits_for_replicas: bool
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -37,6 +39,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "redis is a replica": self.is_primary,
             "redis evicts keys (maxmemory-policy must be noeviction)": self.keeps_all,
             "redis has no append-only file": self.persists,
+            "redis has replicas but no min-replicas-to-write": self.waits_for_replicas,
         }
         return tuple(problem for problem, holds in rules.items() if not holds)
 
@@ -59,6 +62,8 @@ class Fences:
             is_primary=info["role"] == "master",
             keeps_all=info["maxmemory_policy"] == "noeviction",
             persists=bool(info["aof_enabled"]),
+            # The server names its good replicas only where it waits for some.
+            waits_for_replicas=not info.get("connected_slaves") or "min_slaves_good_slaves" in info,
         )
 
     async def missing(self, incarnation: str) -> tuple[Shard, ...]:

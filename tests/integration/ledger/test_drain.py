@@ -6,16 +6,19 @@ import json
 import random
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis as RedisClient
 
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish import connection
 from controlplane.publish.usage_stream import UsageStreams
 from controlplane.store import engine, ledger
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 from shared import keyspace
@@ -33,9 +36,13 @@ class CrashingStreams(UsageStreams):
         raise RedisUnavailableError("gone")
 
 
+def draining(streams: UsageStreams, **options: Any) -> UsageDrain:
+    return UsageDrain(streams=streams, clock=SystemClock(), metrics=Metrics(), touched=Touched(), **options)
+
+
 def drain_of(client: RedisClient, consumer: str = "a", *, claim_idle_s: float = 0.0) -> UsageDrain:
     streams = UsageStreams(client, consumer=consumer)
-    return UsageDrain(streams=streams, clock=SystemClock(), claim_idle_s=claim_idle_s, claim_every_s=0.2)
+    return draining(streams, claim_idle_s=claim_idle_s, claim_every_s=0.2)
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +149,7 @@ async def test_budget_usage_counts_day_month_and_total_of_key_and_tenant(databas
 
 async def test_a_crash_between_commit_and_acknowledgement_charges_once(database, client):
     await append(client, raw(1), raw(2))
-    first = UsageDrain(streams=CrashingStreams(client, consumer="first"), clock=SystemClock())
+    first = draining(CrashingStreams(client, consumer="first"))
     with pytest.raises(RedisUnavailableError):
         await first.drain(SHARDS)
     assert await audited() == ["event-1", "event-2"]
@@ -370,7 +377,7 @@ async def test_nothing_is_recorded_of_a_shard_while_its_counters_are_rebuilt(dat
 
 async def test_a_cluster_reads_each_shard_by_itself(database, client):
     streams = UsageStreams(client, consumer="a")
-    drain = UsageDrain(streams=streams, clock=SystemClock(), groups=[(SHARD,)])
+    drain = draining(streams, groups=[(SHARD,)])
     async with running(drain):
         await append(client, raw(1))
         await eventually(lambda: _has(1))

@@ -9,9 +9,11 @@ import asyncpg
 import pytest
 
 from controlplane.errors import StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish.usage_stream import UsageStreams
 from controlplane.store import engine, retention
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from controlplane.tasks.retain import Retention
 from shared.clock import SystemClock
 from shared.keyspace import SHARDS
@@ -20,7 +22,9 @@ from tests.integration.ledger.events import append, raw
 
 async def record(client, *raws: bytes) -> None:
     await append(client, *raws)
-    await UsageDrain(streams=UsageStreams(client, consumer="a"), clock=SystemClock()).drain(SHARDS)
+    await UsageDrain(
+        streams=UsageStreams(client, consumer="a"), clock=SystemClock(), metrics=Metrics(), touched=Touched()
+    ).drain(SHARDS)
 
 
 async def events(table: str) -> list[str]:
