@@ -35,6 +35,7 @@ from dataplane.quota.fences import FenceWatch
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
 from dataplane.quota.refusals import CollapsedRefusals
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.renewal import Renewal
 from dataplane.quota.settlements import Settlements
 from dataplane.stages.admit import Admit
@@ -76,7 +77,8 @@ class Worker:
         calls = Calls(backlog_max_events=settings.backlog_max_events)
         self.settlements = Settlements(link=self.link, calls=calls, capacity=settings.settle_buffer_size)
         self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
-        self.renewal = Renewal(link=self.link, clock=clock)
+        refused = RefusedVersions()
+        self.renewal = Renewal(link=self.link, refused=refused, clock=clock)
         self.fence_watch = FenceWatch(link=self.link, readiness=self.readiness)
         self.models = CurrentModels(sealer=Sealer(sealing.decode_key(settings.sealing_key.reveal())), clock=clock)
         self.watcher = RedisWatcher(link=self.link, models=self.models, readiness=self.readiness)
@@ -84,12 +86,13 @@ class Worker:
         self.keys = RedisKeys(
             link=self.link,
             verifier=self.verifier,
+            refused=refused,
             pepper=settings.key_pepper,
             defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
             ttl_s=settings.key_cache_ttl_s,
             clock=clock,
         )
-        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
+        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, refused=refused, clock=clock)
         self.failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
         self.transport = Transport(
             connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections

@@ -10,6 +10,7 @@ from dataplane.errors import AuthenticationError, CannotCheckError, ForbiddenErr
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.stages.admit import Admit
 from dataplane.state.keys import RedisKeys
@@ -50,12 +51,13 @@ class Worker:
         self.keys = RedisKeys(
             link=link,
             verifier=ControlPlaneVerifier(addresses=(), token=None),
+            refused=RefusedVersions(),
             pepper=Secret(PEPPER),
             defaults=Limits(rpm=60, tpm=100_000, concurrent=8),
             ttl_s=60,
             clock=clock,
         )
-        leases = RedisLeases(link=link, calls=calls, buffer=self.settlements, clock=clock)
+        leases = RedisLeases(link=link, calls=calls, buffer=self.settlements, refused=RefusedVersions(), clock=clock)
         self.admit = Admit(leases=leases, keys=self.keys, models=self.models)
         model = ModelRecord(name="llama3", canonical=canonical("llama3"))
         self.models.replace(
