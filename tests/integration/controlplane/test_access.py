@@ -26,7 +26,19 @@ TOKENS = {
     Role.VIEWER: VIEWER_TOKEN,
     Role.DATAPLANE: DATAPLANE_TOKEN,
 }
-READS = {"GetTenant", "ListTenants", "GetKey", "ListKeys", "ListBackends", "ListModels", "ServerReflectionInfo"}
+READS = {
+    "GetTenant",
+    "ListTenants",
+    "GetKey",
+    "ListKeys",
+    "ListBackends",
+    "ListModels",
+    "ServerReflectionInfo",
+    "GetUsage",
+    "GetBudgets",
+    "QueryAudit",
+    "TailAudit",
+}
 HEALTH = {"Check", "List", "Watch"}
 
 

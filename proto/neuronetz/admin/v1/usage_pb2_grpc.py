@@ -118,7 +118,7 @@ class UsageServiceServicer:
 
         Rows come in the order in which they were recorded, which is not quite the order of the requests. Each carries a
         `resume_token`; after an interruption (UNAVAILABLE) go on with the last one: no row is lost and none comes twice.
-        Without a token the tail begins now. A long transaction in the database delays the tail, but it skips nothing.
+        Without a token the tail begins when the headers of the answer arrive. A long transaction in the database delays the tail, but it skips nothing.
 
         neuronetz-gateway tail-audit --tenant acme
         neuronetz-gateway tail-audit --outcome refused --output json
@@ -136,8 +136,7 @@ class UsageServiceServicer:
         answer is UNAVAILABLE or lost, send the same `correction_id` again: it is applied once, however often it is sent.
 
         neuronetz-gateway adjust-budget --tenant acme --tokens -5000 --reason "failed batch, ticket 4711"
-        neuronetz-gateway adjust-budget --tenant acme --key nz_abcdefghi --tokens -5000 --period 20261121 \
-        --reason "failed batch" --dry-run
+        neuronetz-gateway adjust-budget --key nz_abcdefghi --tokens -5000 --period 20261121 --reason "x" --dry-run
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

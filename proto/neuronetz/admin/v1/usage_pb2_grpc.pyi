@@ -68,7 +68,7 @@ class UsageServiceStub:
 
     Rows come in the order in which they were recorded, which is not quite the order of the requests. Each carries a
     `resume_token`; after an interruption (UNAVAILABLE) go on with the last one: no row is lost and none comes twice.
-    Without a token the tail begins now. A long transaction in the database delays the tail, but it skips nothing.
+    Without a token the tail begins when the headers of the answer arrive. A long transaction in the database delays the tail, but it skips nothing.
 
       neuronetz-gateway tail-audit --tenant acme
       neuronetz-gateway tail-audit --outcome refused --output json
@@ -82,8 +82,7 @@ class UsageServiceStub:
     answer is UNAVAILABLE or lost, send the same `correction_id` again: it is applied once, however often it is sent.
 
       neuronetz-gateway adjust-budget --tenant acme --tokens -5000 --reason "failed batch, ticket 4711"
-      neuronetz-gateway adjust-budget --tenant acme --key nz_abcdefghi --tokens -5000 --period 20261121 \\
-        --reason "failed batch" --dry-run
+      neuronetz-gateway adjust-budget --key nz_abcdefghi --tokens -5000 --period 20261121 --reason "x" --dry-run
     """
 
 @_typing.type_check_only
@@ -126,7 +125,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
 
     Rows come in the order in which they were recorded, which is not quite the order of the requests. Each carries a
     `resume_token`; after an interruption (UNAVAILABLE) go on with the last one: no row is lost and none comes twice.
-    Without a token the tail begins now. A long transaction in the database delays the tail, but it skips nothing.
+    Without a token the tail begins when the headers of the answer arrive. A long transaction in the database delays the tail, but it skips nothing.
 
       neuronetz-gateway tail-audit --tenant acme
       neuronetz-gateway tail-audit --outcome refused --output json
@@ -140,8 +139,7 @@ class UsageServiceAsyncStub(UsageServiceStub):
     answer is UNAVAILABLE or lost, send the same `correction_id` again: it is applied once, however often it is sent.
 
       neuronetz-gateway adjust-budget --tenant acme --tokens -5000 --reason "failed batch, ticket 4711"
-      neuronetz-gateway adjust-budget --tenant acme --key nz_abcdefghi --tokens -5000 --period 20261121 \\
-        --reason "failed batch" --dry-run
+      neuronetz-gateway adjust-budget --key nz_abcdefghi --tokens -5000 --period 20261121 --reason "x" --dry-run
     """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -205,7 +203,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Rows come in the order in which they were recorded, which is not quite the order of the requests. Each carries a
         `resume_token`; after an interruption (UNAVAILABLE) go on with the last one: no row is lost and none comes twice.
-        Without a token the tail begins now. A long transaction in the database delays the tail, but it skips nothing.
+        Without a token the tail begins when the headers of the answer arrive. A long transaction in the database delays the tail, but it skips nothing.
 
           neuronetz-gateway tail-audit --tenant acme
           neuronetz-gateway tail-audit --outcome refused --output json
@@ -225,8 +223,7 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         answer is UNAVAILABLE or lost, send the same `correction_id` again: it is applied once, however often it is sent.
 
           neuronetz-gateway adjust-budget --tenant acme --tokens -5000 --reason "failed batch, ticket 4711"
-          neuronetz-gateway adjust-budget --tenant acme --key nz_abcdefghi --tokens -5000 --period 20261121 \\
-            --reason "failed batch" --dry-run
+          neuronetz-gateway adjust-budget --key nz_abcdefghi --tokens -5000 --period 20261121 --reason "x" --dry-run
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
