@@ -28,7 +28,7 @@ DEFAULT_RANGE = dt.timedelta(days=1)
 DEFAULT_REQUEST_RANGE = dt.timedelta(days=31)
 _CLOCK_DIFFERENCE = dt.timedelta(minutes=10)
 _YEARS = range(2000, 2200)
-_BAD_TOKEN = "resume_token must be that of a row that a tail has shown"  # noqa: S105 - a rule, not a secret
+_BAD_POSITION = "resume_token must be that of a row that a tail has shown"
 
 _BY = {
     pb.USAGE_BY_UNSPECIFIED: By.TENANT,
@@ -186,9 +186,9 @@ def read_resume_token(token: str, *, now: dt.datetime) -> Position | None:
         position = Position(int(parts[0]), parts[1])
         age = now - dt.datetime.fromtimestamp(int(parts[2]), dt.UTC)
     except (InvalidRequestError, ValueError, OverflowError, OSError):
-        raise InvalidRequestError(_BAD_TOKEN) from None
+        raise InvalidRequestError(_BAD_POSITION) from None
     if not 0 <= position.ingested < 2**63 or "\0" in position.event_id or age < -_CLOCK_DIFFERENCE:
-        raise InvalidRequestError(_BAD_TOKEN)
+        raise InvalidRequestError(_BAD_POSITION)
     if age > MAX_TOKEN_AGE:
         raise InvalidRequestError("resume_token must not be older than a day: use query-audit for what came before")
     return position
