@@ -13,6 +13,7 @@ from dataplane.quota.link import Link
 from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.stages.admit import Admit
+from dataplane.state.control import ControlPlanes
 from dataplane.state.keys import RedisKeys
 from dataplane.state.models import CurrentModels
 from dataplane.state.verifier import ControlPlaneVerifier
@@ -50,7 +51,7 @@ class Worker:
         self.models = CurrentModels(sealer=Sealer(b"k" * 32), clock=clock)
         self.keys = RedisKeys(
             link=link,
-            verifier=ControlPlaneVerifier(addresses=(), token=None),
+            verifier=ControlPlaneVerifier(ControlPlanes(addresses=(), token=None)),
             refused=RefusedVersions(),
             pepper=Secret(PEPPER),
             defaults=Limits(rpm=60, tpm=100_000, concurrent=8),
@@ -139,8 +140,9 @@ async def test_emptied_redis_answers_503_for_known_and_unknown_keys(worker: Work
 
 async def test_settled_lease_frees_its_slot_for_the_next_request(worker: Worker, state: PublishedState):
     api_key = state.key(tenant={"grants": ALL, "limits": LimitsRecord(concurrent=1)})
+    principal, lease = await worker.request(api_key)
     for number in range(3):
-        principal, lease = await worker.request(api_key)
         worker.settlements.settle(lease, principal, b"%d" % number)
         # The next admission follows the settlement on the same connection: no waiting in between.
+        principal, lease = await worker.request(api_key)
     assert state.client.xlen(keyspace.usage(principal.shard)) >= 2
