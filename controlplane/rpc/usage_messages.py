@@ -16,6 +16,7 @@ from controlplane.rpc import convert
 from controlplane.store.audit import AuditEntry, AuditFilter, Position
 from controlplane.store.usage import UsageSum
 from neuronetz.admin.v1 import usage_pb2 as pb
+from shared import modelname
 from shared.keyspace import KeyId, TenantId
 from shared.records import Outcome, Provenance
 
@@ -88,11 +89,19 @@ def read_filter(
     return AuditFilter(
         tenant_id=tenant_id,
         key_id=key_id,
-        model=request.model or None,
+        model=_spelled(request.model) or None,
         status=request.status if request.HasField("status") else None,
         outcome=_OUTCOME_NAMES.get(request.outcome),
         request_id=request_id or None,
     )
+
+
+def _spelled(model: str) -> str:
+    """A model as the audit log spells it; what is no name stays as it is and finds nothing, or itself."""
+    try:
+        return modelname.display(modelname.canonical(model))
+    except modelname.ModelNameError:
+        return model
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):

@@ -71,6 +71,22 @@ async def test_a_key_is_asked_for_by_prefix_and_counts_alone(books):
     assert [(row.tenant, row.requests) for row in answer.rows] == [("acme", 2)]
 
 
+async def test_failed_authentications_count_as_refused_of_nobody(books):
+    await books.record(1)
+    async with engine.connection() as held:
+        await held.execute(
+            "INSERT INTO gateway.audit_log (event_id, day, created_at, request_id, dialect, endpoint, status, outcome,"
+            " refusal, provenance, occurrences, client_ip) VALUES"
+            " ('anonymous', $1, now(), '', '', '', 401, 'refused', 'unknown', 'estimated', 40, '203.0.113.7/32')",
+            TODAY,
+        )
+    rows = {row.tenant: row for row in (await get(books)).rows}
+    assert (rows["acme"].requests, rows["acme"].refused) == (1, 0)
+    assert (rows[""].requests, rows[""].refused) == (0, 40)
+    (shown,) = (await books.call(books.usage.QueryAudit, pb.QueryAuditRequest(status=401))).rows
+    assert (shown.tenant, shown.key, shown.occurrences, shown.client_ip) == ("", "", 40, "203.0.113.7/32")
+
+
 @pytest.mark.parametrize("by", [pb.USAGE_BY_TENANT, pb.USAGE_BY_KEY, pb.USAGE_BY_DAY, pb.USAGE_BY_MONTH])
 async def test_long_ranges_are_answered_from_the_sums_per_day(books, by):
     await books.record(2)

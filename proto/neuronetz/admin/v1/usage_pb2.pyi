@@ -649,7 +649,7 @@ class QueryAuditRequest(_message.Message):
     key: _builtins.str
     """Only this API key, by prefix (nz_ and nine characters) or id."""
     model: _builtins.str
-    """Only this model, as the audit log spells it (llama3.2, qwen3:8b)."""
+    """Only this model, in any spelling (llama3.2, llama3.2:latest)."""
     status: _builtins.int
     """Only this HTTP status."""
     outcome: Global___Outcome.ValueType
@@ -726,7 +726,7 @@ class TailAuditRequest(_message.Message):
     key: _builtins.str
     """Only this API key, by prefix (nz_ and nine characters) or id."""
     model: _builtins.str
-    """Only this model, as the audit log spells it (llama3.2, qwen3:8b)."""
+    """Only this model, in any spelling (llama3.2, llama3.2:latest)."""
     status: _builtins.int
     """Only this HTTP status."""
     outcome: Global___Outcome.ValueType
