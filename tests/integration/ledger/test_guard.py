@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from controlplane.core.counters import TOTAL, periods_of
+from controlplane.core.counters import TOTAL, Owner, periods_of
 from controlplane.tasks import guard
 from shared import keyspace
 from shared.keyspace import SHARDS, LeaseId
@@ -127,6 +127,6 @@ async def test_it_waits_for_redis_and_postgres(database, client):
 def test_what_was_touched_is_bounded(monkeypatch):
     monkeypatch.setattr(guard, "MAX_TOUCHED", 2)
     touched = guard.Touched()
-    touched.add(guard.Owner(tenant_id=keyspace.TenantId(str(number))) for number in range(5))
+    touched.add(Owner(tenant_id=keyspace.TenantId(str(number))) for number in range(5))
     assert len(touched.take()) == 2
     assert touched.take() == set()

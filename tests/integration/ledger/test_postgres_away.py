@@ -50,5 +50,6 @@ async def _outage(server: Postgres, client) -> None:
     assert not watching.done()
     watching.cancel()
     async with engine.connection() as held:
-        rows, requests = await held.fetchrow("SELECT count(*), count(DISTINCT request_id) FROM gateway.audit_log")
+        rows = await held.fetchval("SELECT count(*) FROM gateway.audit_log")
+        requests = await held.fetchval("SELECT count(DISTINCT request_id) FROM gateway.audit_log")
     assert rows == requests == traffic.settled

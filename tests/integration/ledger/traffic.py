@@ -87,6 +87,8 @@ class Traffic:
         self.shard = shard_of(owners[0].tenant_id)
         self.settled = 0
         self.unsettled = 0
+        # Admissions whose answer was lost: what they left is for the reaper.
+        self.unseen = 0
         self._fences = Fences(client, timeout_s=2)
         self._acquire: Any = client.register_script(_ACQUIRE)
         self._settle: Any = client.register_script(_SETTLE)
@@ -120,6 +122,7 @@ class Traffic:
             if await self.admit(owner, lease_id, day) != "admitted":
                 return
         except (RedisError, OSError):
+            self.unseen += 1
             return
         self.unsettled += 1
         await asyncio.sleep(random.random() * 0.02)
