@@ -28,8 +28,9 @@ def test_a_request_may_be_charged_to_this_period_or_the_one_before(moment, perio
     assert warm_periods(dt.datetime.fromisoformat(moment).replace(tzinfo=dt.UTC)) == periods
 
 
-@given(st.datetimes(min_value=dt.datetime(2001, 1, 1), max_value=dt.datetime(2150, 1, 1)), st.integers(0, 86_400))
-def test_whatever_was_admitted_within_a_day_is_charged_to_a_warm_period(moment, age_s):
+@given(st.integers(1_000_000_000, 5_000_000_000), st.integers(0, 86_400))
+def test_whatever_was_admitted_within_a_day_is_charged_to_a_warm_period(second, age_s):
+    moment = dt.datetime.fromtimestamp(second, dt.UTC)
     admitted = moment - dt.timedelta(seconds=age_s)
     assert set(periods_of(f"{admitted:%Y%m%d}")) <= set(warm_periods(moment))
 
