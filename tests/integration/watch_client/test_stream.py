@@ -252,7 +252,8 @@ async def test_control_plane_that_does_not_read_is_left(
     async with Worker(unconnected, [server.address]).watching() as worker:
         stream = await server.stream()
         stream.say(*(key_change(revision, "key", revision) for revision in range(8, 20_000)))
-        await until(lambda: worker.watch._problems.get(server.address) == "the control plane does not read")
+        reason = "the control plane does not read"
+        await until(lambda: worker.watch._problems.get(server.address) == reason, timeout_s=30)
         server.is_deaf = False
         await (await server.stream(1)).acknowledgement(7)
 
