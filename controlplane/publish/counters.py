@@ -30,7 +30,9 @@ from shared.keyspace import LeaseId, Period, Scope, Shard
 _HERE = Path(__file__).parent
 _BATCH = 500
 _SCAN_COUNT = 2000
-_PAGE = 1000
+_PAGE = 500
+# A page of events with prompts has tens of megabytes.
+_PAGE_TIMEOUTS = 5
 # A kept lease lives as long as one that was just taken, so that its worker has time to renew or to settle it.
 LEASE_TTL_MS = 30_000
 TOMBSTONE_TTL_MS = 120_000
@@ -103,7 +105,7 @@ class CounterState:
         after = "-"
         while True:
             with translated():
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(_PAGE_TIMEOUTS * self._timeout_s):
                     found = await self._redis.xrange(keyspace.usage(shard), min=after, max=until, count=_PAGE)
             if not found:
                 return

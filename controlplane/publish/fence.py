@@ -50,6 +50,7 @@ class Fences:
     def __init__(self, redis: Redis, *, timeout_s: float) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
+        self._extend = redis.register_script((Path(__file__).parent / "extend_lock.lua").read_text())
         self._stamp = redis.register_script((Path(__file__).parent / "stamp_fence.lua").read_text())
 
     async def server(self) -> Server:
@@ -89,6 +90,16 @@ class Fences:
                     pipe.set(keyspace.rebuild_token(shard), token.value, ex=TOKEN_TTL_S)
                 await pipe.execute()
         return token
+
+    async def keep(self, shards: Sequence[Shard], token: RebuildToken) -> bool:
+        """Keeps the right to rebuild these shards for as long again; False when it is lost for one of them."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                for shard in shards:
+                    await self._extend(
+                        keys=[keyspace.rebuild_token(shard)], args=[token.value, 1000 * TOKEN_TTL_S], client=pipe
+                    )
+                return all(await pipe.execute())
 
     async def stamp(self, shard: Shard, token: RebuildToken) -> bool:
         """Declares a shard rebuilt; False when the token is no longer good or somebody else has stamped it."""

@@ -126,10 +126,12 @@ class FenceKeeper:
             fates += [(OpenLease(lease_id=lease_id), Fate.CLOSE) for lease_id in corrected.get(shard, ())]
             if not await self._counters.write_leases(shard, token, fates):
                 return False
+            if not await self._fences.keep(shards, token):
+                return False
             found.add(shard, undrained, fates)
         return (
             await self._write_tenants(frozenset(shards), found, token)
-            and await self._write_keys(frozenset(shards), found, token)
+            and await self._write_keys(shards, found, token)
             and await self._write_rest(shards, found, token)
         )
 
@@ -143,10 +145,12 @@ class FenceKeeper:
                 return False
         return True
 
-    async def _write_keys(self, shards: Collection[Shard], found: _Found, token: RebuildToken) -> bool:
+    async def _write_keys(self, shards: Sequence[Shard], found: _Found, token: RebuildToken) -> bool:
         async for page in self._keys.every():
             keys = [key for key in page if shard_of(key.tenant_id) in shards]
             owners = [Owner(tenant_id=key.tenant_id, key_id=key.id) for key in keys]
+            if not await self._fences.keep(shards, token):
+                return False
             if not await self._state.write_keys(keys, token=token):
                 return False
             if not await self._write_counters(owners, found, token):

@@ -222,6 +222,9 @@ async def test_a_flush_during_a_rebuild_stamps_nothing(database, server, own):
     token = await keepers.fences.begin(SHARDS, (await keepers.fences.server()).incarnation)
     values = [((traffic.owners[0].scope, TOTAL), 5, 0)]
     assert await keepers.counters.write(traffic.shard, token, values)
+    assert await keepers.fences.keep(SHARDS, token)
+    await own.delete(keyspace.rebuild_token(SHARDS[3]))
+    assert not await keepers.fences.keep(SHARDS, token)
     await own.flushall()
     assert not await keepers.counters.write(traffic.shard, token, values)
     fates = [(OpenLease(lease_id=LeaseId("x")), Fate.CLOSE)]
