@@ -14,8 +14,10 @@ from shared.records import AnonymousFailures, KeyRecord, TenantRecord, UsageEven
 SAMPLES: list[tuple[type[msgspec.Struct], bytes, dict[str, Any]]] = [
     (
         KeyRecord,
-        b'{"key_id":"00000000-0000-0000-0000-000000000002","tenant_id":"00000000-0000-0000-0000-000000000001",'
-        b'"prefix":"nz_000000001","version":3,"limits":{"rpm":60,"budget_day":1000},"prompt_log_days":30}',
+        (
+            b'{"key_id":"00000000-0000-0000-0000-000000000002","tenant_id":"00000000-0000-0000-0000-000000000001",'
+            b'"prefix":"nz_000000001","version":3,"limits":{"rpm":60,"budget_day":1000},"prompt_log_days":30}'
+        ),
         {"version": 3, "prompt_log_days": 30, "state": "active", "digest": None},
     ),
     (
@@ -25,9 +27,11 @@ SAMPLES: list[tuple[type[msgspec.Struct], bytes, dict[str, Any]]] = [
     ),
     (
         UsageEvent,
-        b'{"event_id":"a","request_id":"a","tenant_id":"00000000-0000-0000-0000-000000000001",'
-        b'"key_id":"00000000-0000-0000-0000-000000000002","day":"20261121","created_at_ms":1795220000000,'
-        b'"dialect":"ollama","endpoint":"/api/chat","outcome":"completed","status":200,"prompt_tokens":5}',
+        (
+            b'{"event_id":"a","request_id":"a","tenant_id":"00000000-0000-0000-0000-000000000001",'
+            b'"key_id":"00000000-0000-0000-0000-000000000002","day":"20261121","created_at_ms":1795220000000,'
+            b'"dialect":"ollama","endpoint":"/api/chat","outcome":"completed","status":200,"prompt_tokens":5}'
+        ),
         {"prompt_tokens": 5, "completion_tokens": 0, "occurrences": 1, "provenance": "reported", "reason": ""},
     ),
     (
