@@ -7,9 +7,8 @@ the process to start, and each may come and go. Every task lives in the one task
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from controlplane.config import Settings
@@ -18,7 +17,7 @@ from controlplane.metrics import Metrics
 from controlplane.publish.redis_state import RedisState
 from controlplane.rpc.server import AdminServer
 from controlplane.store import engine, migrate
-from shared import logs
+from shared import logs, scrape
 from shared.backoff import Backoff
 from shared.lifecycle import Readiness
 
@@ -61,6 +60,7 @@ class ControlPlane:
         self._closing = closing
         self.readiness = Readiness(("postgres", "schema", "redis"))
         self.port: int | None = None
+        metrics.watch_readiness(lambda: self.readiness.ready)
 
     def stop(self) -> None:
         """Starts draining; ``run`` returns when it is done."""
@@ -71,8 +71,9 @@ class ControlPlane:
         try:
             self.port = await self._server.start()
             _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
-            with self._serving_metrics():
-                await self._work_until_drained()
+            bind = self._settings.metrics_bind
+            with scrape.served(self._metrics.registry, host=bind.host, port=bind.port):
+                await self._work()
         finally:
             await self._server.stop(grace_s=0)
             for close in self._closing:
@@ -80,7 +81,7 @@ class ControlPlane:
             await engine.disconnect()
         _log.info("control_plane_stopped")
 
-    async def _work_until_drained(self) -> None:
+    async def _work(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             working = [_spawn(tasks, self._prepare_then_work()), _spawn(tasks, self._watch_readiness())]
             await self.readiness.drain_started()
@@ -89,22 +90,6 @@ class ControlPlane:
             await self._server.stop(grace_s=self._settings.drain_timeout_s)
             for task in working:
                 task.cancel()
-
-    @contextlib.contextmanager
-    def _serving_metrics(self) -> Iterator[None]:
-        """Nobody's request fails because metrics have no port: that is said, and the rest goes on."""
-        address = self._settings.metrics_bind
-        try:
-            server = self._metrics.serve(address.host, address.port)
-        except OSError as fault:
-            _log.warning("metrics_unavailable", address=str(address), fault=type(fault).__name__)
-            yield
-            return
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
 
     async def _prepare_then_work(self) -> None:
         backoff = Backoff(first_s=0.2, last_s=3.0)

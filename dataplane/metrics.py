@@ -1,4 +1,4 @@
-"""Every metric of the data plane. A new one is added here and in ``docs/OPERATIONS.md``.
+"""Every metric of the data plane. A new one is added here.
 
 Labels are bounded whatever clients send: tenants are those that exist (``none`` before one is known), models those
 that were discovered and granted (``other`` before that), statuses those of ``dataplane.api.problems``. Keys are never
@@ -7,13 +7,9 @@ a label.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
-
-MAX_WORKERS = 64
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _DURATION_BUCKETS_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -62,22 +58,6 @@ class Metrics:
         gauge = Gauge(name, help_text, registry=self.registry)
         gauge.set_function(read)
         self._gauges.append(gauge)
-
-    def serve(self, host: str, port: int) -> WSGIServer:
-        """Serves ``/metrics`` from a thread of its own; shut the returned server down at the end.
-
-        Each worker of a replica has its own: where the port is taken, the next ones are tried. Raises ``OSError`` when
-        none of them is free.
-        """
-        for offset in range(MAX_WORKERS):
-            try:
-                server, _thread = start_http_server(port + offset, addr=host, registry=self.registry)
-            except OSError as fault:
-                if fault.errno != errno.EADDRINUSE or offset == MAX_WORKERS - 1:
-                    raise
-            else:
-                return server
-        raise OSError(errno.EADDRINUSE, "no port for metrics is free")
 
     def __repr__(self) -> str:
         return "Metrics()"

@@ -26,19 +26,7 @@ TOKENS = {
     Role.VIEWER: VIEWER_TOKEN,
     Role.DATAPLANE: DATAPLANE_TOKEN,
 }
-READS = {
-    "GetTenant",
-    "ListTenants",
-    "GetKey",
-    "ListKeys",
-    "ListBackends",
-    "ListModels",
-    "ServerReflectionInfo",
-    "GetUsage",
-    "GetBudgets",
-    "QueryAudit",
-    "TailAudit",
-}
+READS = {"GetTenant", "ListTenants", "GetKey", "ListKeys", "ListBackends", "ListModels", "ServerReflectionInfo"}
 HEALTH = {"Check", "List", "Watch"}
 
 
@@ -91,7 +79,11 @@ async def test_each_role_may_call_what_it_should_and_nothing_else(shared_gateway
 )
 async def test_without_credentials_nothing_is_served(shared_gateway, metadata):
     for method in [*RULES, "/neuronetz.admin.v1.TenantService/DropTenant"]:
-        assert await status_of(shared_gateway, method, metadata) is grpc.StatusCode.UNAUTHENTICATED, method
+        status = await status_of(shared_gateway, method, metadata)
+        if status is grpc.StatusCode.INTERNAL:
+            # Refused before the request had arrived: a client that is still sending may hear of the reset first.
+            status = await status_of(shared_gateway, method, metadata)
+        assert status is grpc.StatusCode.UNAUTHENTICATED, method
 
 
 async def test_what_is_not_in_the_table_is_denied_to_everybody(shared_gateway):

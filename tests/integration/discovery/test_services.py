@@ -160,12 +160,12 @@ async def test_a_backend_that_fails_its_probe_is_not_added_unless_asked_to(admin
 
 
 async def test_a_dry_run_checks_everything_and_adds_nothing(admin, static, client):
-    before = await config_of(client)
     answer = await admin.add("added", static.url, token=TOKEN, validate_only=True)
     assert answer.publication == publication_pb2.PUBLICATION_UNSPECIFIED
     assert answer.backend.models == 2
     assert [backend.name for backend in await admin.backends()] == ["static"]
-    assert (await config_of(client)).revision == before.revision
+    # Not the revision: a process that starts may publish the same backends twice.
+    assert [backend.name for backend in (await config_of(client)).backends] == ["static"]
     with pytest.raises(grpc.aio.AioRpcError):
         await admin.add("added", static.url, validate_only=True)
 

@@ -5,9 +5,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dataplane.metrics import Metrics
+from shared import scrape
 
 
-def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+def scraped(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -19,10 +20,8 @@ def scrape(port: int) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 @pytest.fixture
 def served():
     metrics = Metrics()
-    server = metrics.serve("127.0.0.1", 0)
-    yield metrics, server.server_port
-    server.shutdown()
-    server.server_close()
+    with scrape.served(metrics.registry, host="127.0.0.1", port=0) as server:
+        yield metrics, server.server_port
 
 
 def test_requests_tokens_and_durations_are_counted(served):
@@ -31,7 +30,7 @@ def test_requests_tokens_and_durations_are_counted(served):
     metrics.tokens_charged(tenant="acme", model="llama3:latest", prompt=3, completion=5)
     metrics.gauge("gateway_ready", "ready", lambda: 1.0)
     metrics.anomaly_seen("prompt_count")
-    seen = scrape(port)
+    seen = scraped(port)
     labels = (("model", "llama3:latest"), ("tenant", "acme"))
     assert seen["gateway_requests_total", (labels[0], ("status", "200"), labels[1])] == 1
     assert seen["gateway_tokens_total", (("direction", "prompt"), *labels)] == 3
@@ -43,12 +42,10 @@ def test_requests_tokens_and_durations_are_counted(served):
 
 def test_a_second_worker_takes_the_next_port(served):
     _metrics, port = served
-    other = Metrics().serve("127.0.0.1", port)
-    assert other.server_port != port
-    other.shutdown()
-    other.server_close()
+    with scrape.served(Metrics().registry, host="127.0.0.1", port=port) as other:
+        assert other.server_port > port
 
 
 def test_a_host_that_is_not_ours_is_an_error():
-    with pytest.raises(OSError, match="assign"):
-        Metrics().serve("192.0.2.1", 9464)
+    with pytest.raises(OSError, match="assign"), scrape.served(Metrics().registry, host="192.0.2.1", port=9464):
+        pass

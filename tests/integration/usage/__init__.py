@@ -1,1 +1,0 @@
-"""``UsageService`` over real sockets, with a real Postgres and a real Redis."""

@@ -1,1 +1,0 @@
-"""Rules of usage queries and corrections."""

@@ -1,1 +1,0 @@
-"""What the worker remembers of the watch, without any stream."""
