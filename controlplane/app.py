@@ -17,28 +17,37 @@ from controlplane.metrics import Metrics
 from controlplane.ollama.client import OllamaClient
 from controlplane.ollama.poller import Poller
 from controlplane.publish import connection
+from controlplane.publish.anonymous_stream import AnonymousStream
+from controlplane.publish.budgets import BudgetCounters
+from controlplane.publish.counters import CounterState
 from controlplane.publish.discovered import DiscoveredState, JobLock
 from controlplane.publish.fence import Fences
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
-from controlplane.publish.usage_stream import UsageStreams
+from controlplane.publish.usage_stream import BacklogState, UsageStreams
+from controlplane.rpc.adjusting import Adjuster
 from controlplane.rpc.backends import BackendService
 from controlplane.rpc.keys import KeyService
 from controlplane.rpc.models import ModelService
 from controlplane.rpc.server import AdminServer, Service, TLSFiles
+from controlplane.rpc.tails import Tails
 from controlplane.rpc.tenants import TenantService
+from controlplane.rpc.usage import UsageService
 from controlplane.rpc.verifier import KeyVerifier
 from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks import discover
+from controlplane.tasks.backlog import BacklogWatch
 from controlplane.tasks.discover import Discovery
+from controlplane.tasks.drain_anonymous import AnonymousDrain
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from controlplane.tasks.publish import OutboxDrain, Reconciler
 from controlplane.tasks.rebuild import FenceKeeper
 from controlplane.tasks.retain import Retention
 from controlplane.tasks.revocations import RevocationOutbox
-from neuronetz.admin.v1 import backend_pb2_grpc, key_pb2_grpc, model_pb2_grpc, tenant_pb2_grpc
+from neuronetz.admin.v1 import backend_pb2_grpc, key_pb2_grpc, model_pb2_grpc, tenant_pb2_grpc, usage_pb2_grpc
 from neuronetz.state.v1 import state_pb2_grpc
 from shared import sealing
 from shared.clock import SystemClock
@@ -64,6 +73,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     publisher: StatePublisher
     client: OllamaClient
     discovery: Discovery
+    metrics: Metrics
     verifying: HashingPool
     minting: HashingPool
 
@@ -71,8 +81,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def create(settings: Settings) -> ControlPlane:
     """One control-plane process; it connects to nothing before it runs."""
     parts = _parts(settings)
-    metrics = Metrics()
-    metrics.watch_backends(lambda: {name: not poll.problem for name, poll in parts.discovery.last_polls.items()})
+    parts.metrics.watch_backends(lambda: {name: not poll.problem for name, poll in parts.discovery.last_polls.items()})
     server = AdminServer(
         address=str(settings.admin_bind),
         callers=_callers(settings),
@@ -83,7 +92,7 @@ def create(settings: Settings) -> ControlPlane:
         settings=settings,
         server=server,
         state=parts.state,
-        metrics=metrics,
+        metrics=parts.metrics,
         workers=_workers(settings, parts),
         closing=(parts.verifying.close, parts.minting.close, parts.redis.aclose),
     )
@@ -113,6 +122,7 @@ def _parts(settings: Settings) -> Parts:
         backends=backends,
         publisher=StatePublisher(keys=keys, tenants=tenants, backends=backends, state=state, sealer=sealer),
         client=client,
+        metrics=Metrics(),
         discovery=Discovery(
             source=backends,
             sealer=sealer,
@@ -152,27 +162,64 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
         _service("neuronetz.admin.v1.KeyService", key_pb2_grpc.add_KeyServiceServicer_to_server, keys),
         _service("neuronetz.admin.v1.BackendService", backend_pb2_grpc.add_BackendServiceServicer_to_server, backends),
         _service("neuronetz.admin.v1.ModelService", model_pb2_grpc.add_ModelServiceServicer_to_server, models),
+        _usage_service(settings, parts),
         _service("neuronetz.state.v1.KeyVerifier", state_pb2_grpc.add_KeyVerifierServicer_to_server, verifier),
     )
 
 
+def _usage_service(settings: Settings, parts: Parts) -> Service:
+    counters = BudgetCounters(parts.redis, fences=parts.fences, timeout_s=settings.redis_timeout_s)
+    tails = Tails()
+    usage = UsageService(
+        tenants=parts.tenants,
+        keys=parts.keys,
+        counters=counters,
+        adjuster=Adjuster(counters),
+        tails=tails,
+        audit_log_days=settings.audit_log_days,
+    )
+    add = usage_pb2_grpc.add_UsageServiceServicer_to_server
+    return msgspec.structs.replace(_service("neuronetz.admin.v1.UsageService", add, usage), end=tails.end)
+
+
 def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
-    consumer = f"control-{secrets.token_hex(6)}"
     return (
         OutboxDrain(publisher=parts.publisher),
-        Reconciler(publisher=parts.publisher, state=parts.state, keys=parts.keys, tenants=parts.tenants),
-        FenceKeeper(
-            fences=parts.fences,
-            state=parts.state,
+        Reconciler(
             publisher=parts.publisher,
+            state=parts.state,
             keys=parts.keys,
             tenants=parts.tenants,
-            clock=parts.clock,
+            metrics=parts.metrics,
         ),
         parts.discovery,
         RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
         Retention(audit_log_days=settings.audit_log_days),
-        UsageDrain(streams=UsageStreams(parts.redis, consumer=consumer), clock=parts.clock),
+        *_ledger_workers(settings, parts),
+    )
+
+
+def _ledger_workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
+    """What keeps the counters in Redis and the ledger in Postgres true to each other."""
+    consumer, timeout_s = f"control-{secrets.token_hex(6)}", settings.redis_timeout_s
+    redis, clock, metrics = parts.redis, parts.clock, parts.metrics
+    counters, touched = CounterState(redis, timeout_s=timeout_s), Touched()
+    return (
+        FenceKeeper(
+            fences=parts.fences,
+            state=parts.state,
+            counters=counters,
+            publisher=parts.publisher,
+            keys=parts.keys,
+            tenants=parts.tenants,
+            clock=clock,
+            metrics=metrics,
+        ),
+        UsageDrain(streams=UsageStreams(redis, consumer=consumer), clock=clock, metrics=metrics, touched=touched),
+        AnonymousDrain(stream=AnonymousStream(redis, consumer=consumer), metrics=metrics),
+        BacklogWatch(
+            state=BacklogState(redis, timeout_s=timeout_s), max_bytes=settings.backlog_max_bytes, metrics=metrics
+        ),
     )
 
 

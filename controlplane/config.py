@@ -62,7 +62,22 @@ def _address(text: str) -> Address:
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class DatabaseSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where Postgres is: all that a migration needs to know."""
+
+    database_url: Annotated[
+        Secret,
+        Setting("DATABASE_URL", "Postgres: postgres://user:password@host/name", parse=_database_url, group="Database"),
+    ]
+    database_pool_size: Annotated[
+        int, Setting("DATABASE_POOL_SIZE", "Connections of the pool", minimum=1, maximum=1000, group="Database")
+    ] = 10
+    database_overflow: Annotated[
+        int, Setting("DATABASE_POOL_OVERFLOW", "Further ones under load", minimum=0, maximum=1000, group="Database")
+    ] = 20
+
+
+class Settings(DatabaseSettings, frozen=True, kw_only=True):
     """What the control plane is told by its environment."""
 
     # Service
@@ -84,18 +99,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Setting("GATEWAY_DRAIN_TIMEOUT_S", "Time for calls to finish after SIGTERM", minimum=0, group="Service"),
     ] = 10.0
-
-    # Database
-    database_url: Annotated[
-        Secret,
-        Setting("DATABASE_URL", "Postgres: postgres://user:password@host/name", parse=_database_url, group="Database"),
-    ]
-    database_pool_size: Annotated[
-        int, Setting("DATABASE_POOL_SIZE", "Connections of the pool", minimum=1, maximum=1000, group="Database")
-    ] = 10
-    database_overflow: Annotated[
-        int, Setting("DATABASE_POOL_OVERFLOW", "Further ones under load", minimum=0, maximum=1000, group="Database")
-    ] = 20
 
     # Redis
     redis_url: settings.RedisURL
@@ -190,6 +193,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 365
     prompt_log_days: settings.PromptLogDays = 30
+    backlog_max_bytes: Annotated[
+        int,
+        Setting(
+            "AUDIT_BACKLOG_BYTES",
+            "Memory of undrained usage events before admission denies",
+            minimum=1_048_576,
+            group="Audit",
+        ),
+    ] = 1_073_741_824
 
     @property
     def static_backends(self) -> tuple[StaticBackend, ...]:
@@ -199,6 +211,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         if self.ollama_backends is not None and self.ollama_base_url is None:
             return ()
         return (single_backend(self.ollama_base_url or DEFAULT_BASE_URL, self.ollama_auth_token),)
+
+
+def load_database(environ: Mapping[str, str]) -> DatabaseSettings:
+    """The settings of the database alone; raises ``shared.config.ConfigurationError`` with every fault at once."""
+    return config.load(DatabaseSettings, environ)
 
 
 def load(environ: Mapping[str, str]) -> Settings:

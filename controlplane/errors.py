@@ -6,6 +6,9 @@
     ├── AlreadyExistsError          the name is taken
     ├── StateConflictError          not possible in the state that the thing is in
     ├── OverloadedError             the hashing pool is full
+    ├── QueryTooLargeError          a question about usage takes too long to answer
+    ├── UncertainOutcomeError       a change may or may not have happened; repeating it is safe
+    ├── InterruptedStreamError      this process ends its streams; another one, or this one again, goes on
     ├── StoreUnavailableError       Postgres cannot be reached or did not answer in time
     ├── RedisUnavailableError       Redis cannot be reached or did not answer in time
     └── UpstreamProbeError          a backend did not answer as an Ollama server does
@@ -89,6 +92,30 @@ class OverloadedError(ControlPlaneError):
     retryable = True
 
 
+class QueryTooLargeError(ControlPlaneError):
+    """The question must be narrowed; the message says how."""
+
+    code = "query_too_large"
+    source = "client"
+    public = True
+
+
+class UncertainOutcomeError(ControlPlaneError):
+    """An answer was lost; the message says how to repeat the call without doing it twice."""
+
+    code = "uncertain_outcome"
+    retryable = True
+    public = True
+
+
+class InterruptedStreamError(ControlPlaneError):
+    """A stream ends although its caller has not asked for it; calling again helps."""
+
+    code = "interrupted"
+    retryable = True
+    public = True
+
+
 class StoreUnavailableError(ControlPlaneError):
     """Postgres is away, restarting or too slow."""
 
@@ -117,6 +144,9 @@ STATUS: dict[type[ControlPlaneError], Status] = {
     AlreadyExistsError: Status.ALREADY_EXISTS,
     StateConflictError: Status.FAILED_PRECONDITION,
     OverloadedError: Status.RESOURCE_EXHAUSTED,
+    QueryTooLargeError: Status.RESOURCE_EXHAUSTED,
+    UncertainOutcomeError: Status.UNAVAILABLE,
+    InterruptedStreamError: Status.UNAVAILABLE,
     StoreUnavailableError: Status.UNAVAILABLE,
     RedisUnavailableError: Status.UNAVAILABLE,
     UpstreamProbeError: Status.FAILED_PRECONDITION,

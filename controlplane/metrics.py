@@ -1,24 +1,87 @@
 """Every metric of the control plane. A new one is added here.
 
-Labels are bounded: backends are those that operators have configured. Scraping asks nobody: values are those of the
-last time that a task looked.
+Labels are bounded: backends are those that operators have configured, everything else is a fixed list. Values that
+Postgres or Redis would have to be asked for are those of the last time that a task looked; scraping asks nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+_REBUILD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
 
 class Metrics:
-    """The metrics of one process."""
+    """Counters of one process. Every method takes what has just happened."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
+        self._drained = Counter("gateway_usage_events_drained", "Usage events recorded", registry=registry)
+        self._repeated = Counter(
+            "gateway_usage_events_repeated", "Usage events that the ledger had already", registry=registry
+        )
+        self._buried = Counter("gateway_dead_letters", "Entries of usage streams that are no events", registry=registry)
+        self._anonymous = Counter(
+            "gateway_anonymous_failures_recorded", "Failed authentications written to the audit log", registry=registry
+        )
+        self._waiting = Gauge("gateway_usage_events_waiting", "Usage events not recorded yet", registry=registry)
+        self._waiting_bytes = Gauge("gateway_usage_bytes_waiting", "What they take of Redis' memory", registry=registry)
+        self._denying = Gauge("gateway_shards_denying", "Shards that deny because too much waits", registry=registry)
+        self._fences = Gauge("gateway_fences_valid", "Shards whose fence is valid", registry=registry)
+        self._rebuilt = Counter("gateway_shards_rebuilt", "Shards rebuilt by this process", registry=registry)
+        self._rebuild_durations = Histogram(
+            "gateway_rebuild_duration_seconds", "Rebuilds", buckets=_REBUILD_BUCKETS_S, registry=registry
+        )
+        self._fences_dropped = Counter(
+            "gateway_fences_dropped", "Fences taken away because a counter had less than the ledger", registry=registry
+        )
+        self._lowered = Counter(
+            "gateway_counters_lowered", "Counters that had more than the ledger and were put right", registry=registry
+        )
+        self._pending = Gauge("gateway_publications_pending", "Changes that Redis does not have yet", registry=registry)
+
+    def events_recorded(self, *, inserted: int, repeated: int, buried: int) -> None:
+        """A batch of usage events is in the ledger."""
+        self._drained.inc(inserted)
+        self._repeated.inc(repeated)
+        self._buried.inc(buried)
+
+    def anonymous_recorded(self, occurrences: int, *, buried: int) -> None:
+        """A batch of counted authentication failures is in the audit log."""
+        self._anonymous.inc(occurrences)
+        self._buried.inc(buried)
+
+    def backlog_measured(self, *, events: int, size_bytes: int, denying: int) -> None:
+        """The usage streams of all shards were measured."""
+        self._waiting.set(events)
+        self._waiting_bytes.set(size_bytes)
+        self._denying.set(denying)
+
+    def fences_seen(self, *, valid: int) -> None:
+        """The fences of all shards were read."""
+        self._fences.set(valid)
+
+    def shards_rebuilt(self, count: int, *, duration_s: float) -> None:
+        """A rebuild has ended."""
+        self._rebuilt.inc(count)
+        self._rebuild_durations.observe(duration_s)
+
+    def fence_dropped(self) -> None:
+        """A counter had less than the ledger."""
+        self._fences_dropped.inc()
+
+    def counters_lowered(self, count: int) -> None:
+        """Counters had more than the ledger and all that waits for it."""
+        self._lowered.inc(count)
+
+    def publications_pending(self, count: int) -> None:
+        """The outbox was counted."""
+        self._pending.set(count)
 
     def watch_readiness(self, read: Callable[[], bool]) -> None:
         """Shows whether every readiness check holds; ``read`` is called by another thread."""

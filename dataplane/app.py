@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import importlib.metadata
 import os
 import signal
+import socket
 import sys
+import uuid
 from collections.abc import AsyncIterator
 from typing import cast
 
@@ -34,6 +37,7 @@ from dataplane.quota.fences import FenceWatch
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
 from dataplane.quota.refusals import CollapsedRefusals
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.renewal import Renewal
 from dataplane.quota.settlements import Settlements
 from dataplane.stages.admit import Admit
@@ -41,9 +45,13 @@ from dataplane.stages.authenticate import Authenticate
 from dataplane.stages.relay import Relay
 from dataplane.stages.route import Route
 from dataplane.stages.settle import Settle
+from dataplane.state.changes import Changes
+from dataplane.state.control import ControlPlanes, credentials_of
 from dataplane.state.keys import RedisKeys
 from dataplane.state.models import CurrentModels
+from dataplane.state.store import StateStore
 from dataplane.state.verifier import ControlPlaneVerifier
+from dataplane.state.watch import Identity, Watch
 from dataplane.state.watcher import RedisWatcher
 from dataplane.upstream.client import Backends, Timeouts
 from dataplane.upstream.meter import meters
@@ -59,6 +67,7 @@ RESOLVE_PERIOD_S = 30.0
 CUT_TIMEOUT_S = 2.0
 SETTLE_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
+_ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
 _log = logs.get(__name__)
 
@@ -75,20 +84,34 @@ class Worker:
         calls = Calls(backlog_max_events=settings.backlog_max_events)
         self.settlements = Settlements(link=self.link, calls=calls, capacity=settings.settle_buffer_size)
         self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
-        self.renewal = Renewal(link=self.link, clock=clock)
+        refused = RefusedVersions()
+        self.renewal = Renewal(link=self.link, refused=refused, clock=clock)
         self.fence_watch = FenceWatch(link=self.link, readiness=self.readiness)
         self.models = CurrentModels(sealer=Sealer(sealing.decode_key(settings.sealing_key.reveal())), clock=clock)
-        self.watcher = RedisWatcher(link=self.link, models=self.models, readiness=self.readiness)
-        self.verifier = ControlPlaneVerifier(addresses=settings.control_addresses, token=settings.dataplane_token)
+        store = StateStore(models=self.models, readiness=self.readiness, clock=clock)
+        self.watcher = RedisWatcher(
+            link=self.link, store=store, models=self.models, pushed=lambda: self.watch.is_current
+        )
+        planes = _control_planes(settings)
+        self.verifier = ControlPlaneVerifier(planes)
         self.keys = RedisKeys(
             link=self.link,
             verifier=self.verifier,
+            refused=refused,
             pepper=settings.key_pepper,
             defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
             ttl_s=settings.key_cache_ttl_s,
             clock=clock,
         )
-        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, clock=clock)
+        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, refused=refused, clock=clock)
+        self.watch = Watch(
+            planes=planes,
+            changes=Changes(store=store, keys=self.keys, refused=refused, renewal=self.renewal),
+            identity=_identity(settings),
+            readiness=self.readiness,
+            in_flight=lambda: len(self.server.in_flight),
+            clock=clock,
+        )
         self.failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
         self.transport = Transport(
             connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections
@@ -159,8 +182,8 @@ class Worker:
                 group.create_task(run)
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.renewal.run(),
-                    self.fence_watch.run(), self.watcher.run(), self.stalls.watch(), self._resolve_proxies(),
-                    self._drain(),
+                    self.fence_watch.run(), self.watcher.run(), self.watch.run(), self.stalls.watch(),
+                    self._resolve_proxies(), self._drain(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -182,6 +205,8 @@ class Worker:
         self.metrics.gauge(
             "gateway_settlements_waiting", "Settlements that Redis has not taken", lambda: self.settlements.unsettled
         )
+        self.metrics.gauge("gateway_watch_current", "1 while the watch is live", lambda: float(self.watch.is_current))
+        self.metrics.gauge("gateway_state_revision", "Last revision of the watch", lambda: self.watch.revision)
 
     def _listen_for_stop(self) -> None:
         """SIGTERM first takes the worker out of service; granian's own stop follows, as if by SIGINT."""
@@ -202,6 +227,27 @@ class Worker:
         while self.proxies.has_names:
             await self.proxies.resolve()
             await asyncio.sleep(RESOLVE_PERIOD_S)
+
+
+def _control_planes(settings: Settings) -> ControlPlanes:
+    return ControlPlanes(
+        addresses=settings.control_addresses,
+        token=settings.dataplane_token,
+        credentials=credentials_of(
+            ca=settings.control_tls_ca, cert=settings.control_tls_cert, key=settings.control_tls_key
+        ),
+    )
+
+
+def _identity(settings: Settings) -> Identity:
+    """Who this worker is; a worker that is started again is another one."""
+    host = socket.gethostname() if settings.bind_host in _ANY_HOST else settings.bind_host
+    return Identity(
+        worker_id=str(uuid.uuid4()),
+        address=settings.advertised_address or f"{host}:{settings.bind_port}",
+        version=importlib.metadata.version("neuronetz-gateway"),
+        pid=os.getpid(),
+    )
 
 
 def create() -> Litestar:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
@@ -96,6 +97,32 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Secret | None, Setting("GATEWAY_DATAPLANE_TOKEN", "Credential towards the control plane", group="Control plane")
     ] = None
 
+    control_tls_ca: Annotated[
+        str | None,
+        Setting(
+            "GATEWAY_CONTROL_TLS_CA",
+            "Authorities that control planes are believed by, PEM file; unset: plaintext",
+            group="Control plane",
+        ),
+    ] = None
+    control_tls_cert: Annotated[
+        str | None,
+        Setting("GATEWAY_CONTROL_TLS_CERT", "Own certificate towards control planes, PEM file", group="Control plane"),
+    ] = None
+    control_tls_key: Annotated[
+        str | None,
+        Setting("GATEWAY_CONTROL_TLS_KEY", "Private key of that certificate, PEM file", group="Control plane"),
+    ] = None
+    advertised_address: Annotated[
+        str | None,
+        Setting(
+            "GATEWAY_ADVERTISED_ADDRESS",
+            "host:port by which operators know this replica; unset: host name and port",
+            pattern=r"\S+:\d+",
+            group="Control plane",
+        ),
+    ] = None
+
     # Security
     key_pepper: settings.KeyPepper
     sealing_key: settings.SealingKey
@@ -163,4 +190,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings; raises ``shared.config.ConfigurationError`` with every fault at once."""
-    return config.load(Settings, environ)
+    return config.load(Settings, environ, _faults_between)
+
+
+def _faults_between(known: Mapping[str, Any]) -> Iterator[str]:
+    files = {name: known.get(f"control_tls_{name.lower()}") for name in ("CA", "CERT", "KEY")}
+    if (files["CERT"] is None) != (files["KEY"] is None):
+        yield "GATEWAY_CONTROL_TLS_CERT, GATEWAY_CONTROL_TLS_KEY: must be set together"
+    if files["CERT"] is not None and files["CA"] is None:
+        yield "GATEWAY_CONTROL_TLS_CERT: needs GATEWAY_CONTROL_TLS_CA"
+    for name, path in files.items():
+        if path is not None and not Path(path).is_file():
+            yield f"GATEWAY_CONTROL_TLS_{name}: must be a file that can be read"

@@ -140,6 +140,9 @@ class DiscoveredRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     backends: tuple[BackendModelsRecord, ...] = ()
 
 
+# A lease that was charged as crashed and settled later: its correction is the event ``<lease id>:c``.
+CORRECTION_SUFFIX = ":c"
+
 Provenance = Literal["reported", "counted", "estimated"]
 Outcome = Literal["completed", "client_closed", "upstream_failed", "refused", "crashed", "cut", "correction"]
 

@@ -29,7 +29,7 @@ SHELLS = ("bash", "zsh", "fish")
 def migrate(ctx: click.Context, /, **_: Any) -> None:
     """Bring the Postgres schema up to date.
 
-    The database and everything else is found by the environment of the control plane (DATABASE_URL, …). Safe to run
+    The database is found by the environment (DATABASE_URL); no other setting is needed. Safe to run
     again and beside running control planes, which do the same when they start.
     """
     session: Session = ctx.obj
@@ -101,8 +101,8 @@ async def _migrate(environ: Mapping[str, str]) -> None:
     from controlplane.store import migrate as run  # noqa: PLC0415
     from shared import logs  # noqa: PLC0415
 
-    known = config.load(environ)
-    logs.configure(level="warning", style=known.log_format)
+    known = config.load_database(environ)
+    logs.configure(level="warning", style="console")
     try:
         await run(known)
     except StoreUnavailableError as fault:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from typing import Literal
 
 import msgspec
 
 from shared import records
 from shared.keyspace import Shard
-from shared.records import RecordError, UsageEvent
+from shared.records import AnonymousFailures, RecordError, UsageEvent
 
 MAX_ID_LENGTH = 200
 MAX_PROMPT_LOG_DAYS = 3650
@@ -20,7 +21,12 @@ _MIN_DAY = dt.date(2000, 1, 1)
 _MAX_DAY = dt.date(2199, 12, 31)
 _MAX_MOMENT_MS = 7_258_118_400_000  # the year 2200
 
+_UNAUTHENTICATED, _TOO_MANY = 401, 429
+# The reason of a failure that was not even examined, because its address block had failed too often.
+THROTTLED = "throttled"
+
 _DECODER = records.decoder(UsageEvent)
+_ANONYMOUS = records.decoder(AnonymousFailures)
 
 
 class UsageEventError(ValueError):
@@ -46,9 +52,9 @@ class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """An entry of a usage stream that is no event."""
+    """An entry of a usage stream, or of that of anonymous failures, that is no event."""
 
-    shard: Shard
+    shard: Shard | Literal["anonymous"]
     entry_id: str
     # The entry as text, cut to 16 384 characters.
     raw: str
@@ -68,14 +74,49 @@ def row_of(raw: bytes) -> UsageRow:
     _check_numbers(event)
     return UsageRow(
         event=event,
-        day=_day(event.day),
+        day=day_of(event.day),
         created_at=dt.datetime.fromtimestamp(event.created_at_ms / 1000, dt.UTC),
         tenant_id=_uuid(event.tenant_id),
         key_id=None if event.outcome == "correction" and not event.key_id else _uuid(event.key_id),
     )
 
 
-def dead_letter(shard: Shard, entry_id: str, raw: bytes | None, reason: str) -> DeadLetter:
+class AnonymousRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Counted authentication failures of an address block, as a row of the audit log."""
+
+    event_id: str
+    day: dt.date
+    created_at: dt.datetime
+    block: str
+    reason: str
+    status: int
+    occurrences: int
+
+
+def anonymous_row_of(entry_id: str, raw: bytes) -> AnonymousRow:
+    """The row of an entry of ``gateway:anonymous``; raises ``UsageEventError``."""
+    try:
+        failures = records.decode(_ANONYMOUS, raw)
+    except RecordError as fault:
+        raise UsageEventError("not a count of failures") from fault
+    if not 0 <= failures.at_ms <= _MAX_MOMENT_MS or not 1 <= failures.occurrences <= _MAX_INT32:
+        raise UsageEventError("a number out of range")
+    at = dt.datetime.fromtimestamp(failures.at_ms / 1000, dt.UTC)
+    if not _MIN_DAY <= at.date() <= _MAX_DAY:
+        raise UsageEventError("a day out of range")
+    block, reason = storable(failures.block[:MAX_ID_LENGTH]), storable(failures.reason[:MAX_ID_LENGTH])
+    return AnonymousRow(
+        event_id=f"anonymous:{entry_id}",
+        day=at.date(),
+        created_at=at,
+        block=block,
+        reason=reason,
+        status=_TOO_MANY if reason == THROTTLED else _UNAUTHENTICATED,
+        occurrences=failures.occurrences,
+    )
+
+
+def dead_letter(shard: Shard | Literal["anonymous"], entry_id: str, raw: bytes | None, reason: str) -> DeadLetter:
     """What is kept of an entry that is no event; ``raw`` is None for an entry without the field."""
     text = (raw or b"").decode("utf-8", "backslashreplace")[:MAX_RAW_LENGTH]
     return DeadLetter(shard=shard, entry_id=entry_id, raw=storable(text), reason=reason)
@@ -103,7 +144,8 @@ def _check_numbers(event: UsageEvent) -> None:
         raise UsageEventError("days out of range")
 
 
-def _day(text: str) -> dt.date:
+def day_of(text: str) -> dt.date:
+    """The day in ``20261120``; raises ``UsageEventError``."""
     try:
         if len(text) != 8 or not text.isascii() or not text.isdigit():
             raise ValueError

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Events that the ledger has: out of the stream, and the watermark up to what is now recorded without a gap.
 -- KEYS: usage stream, watermark. ARGV: group, entry ids.
 local stream, watermark, group = KEYS[1], KEYS[2], ARGV[1]

@@ -29,6 +29,8 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     is_primary: bool
     keeps_all: bool
     persists: bool
+    # No replicas, or none that it may run ahead of.
+    waits_for_replicas: bool
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -37,6 +39,7 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
             "redis is a replica": self.is_primary,
             "redis evicts keys (maxmemory-policy must be noeviction)": self.keeps_all,
             "redis has no append-only file": self.persists,
+            "redis has replicas but no min-replicas-to-write": self.waits_for_replicas,
         }
         return tuple(problem for problem, holds in rules.items() if not holds)
 
@@ -47,6 +50,7 @@ class Fences:
     def __init__(self, redis: Redis, *, timeout_s: float) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
+        self._extend = redis.register_script((Path(__file__).parent / "extend_lock.lua").read_text())
         self._stamp = redis.register_script((Path(__file__).parent / "stamp_fence.lua").read_text())
 
     async def server(self) -> Server:
@@ -59,6 +63,8 @@ class Fences:
             is_primary=info["role"] == "master",
             keeps_all=info["maxmemory_policy"] == "noeviction",
             persists=bool(info["aof_enabled"]),
+            # The server names its good replicas only where it waits for some.
+            waits_for_replicas=not info.get("connected_slaves") or "min_slaves_good_slaves" in info,
         )
 
     async def missing(self, incarnation: str) -> tuple[Shard, ...]:
@@ -84,6 +90,16 @@ class Fences:
                     pipe.set(keyspace.rebuild_token(shard), token.value, ex=TOKEN_TTL_S)
                 await pipe.execute()
         return token
+
+    async def keep(self, shards: Sequence[Shard], token: RebuildToken) -> bool:
+        """Keeps the right to rebuild these shards for as long again; False when it is lost for one of them."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                for shard in shards:
+                    await self._extend(
+                        keys=[keyspace.rebuild_token(shard)], args=[token.value, 1000 * TOKEN_TTL_S], client=pipe
+                    )
+                return all(await pipe.execute())
 
     async def stamp(self, shard: Shard, token: RebuildToken) -> bool:
         """Declares a shard rebuilt; False when the token is no longer good or somebody else has stamped it."""

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Removes consumers that ended long ago. One with entries of its own stays until they have been claimed: removing it
 -- would lose them. KEYS: usage stream. ARGV: group, idle milliseconds.
 local removed = 0

@@ -7,11 +7,12 @@ publication is harmless, and two of them in any order end the same.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
-from controlplane.core.ports import BackendSource
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.publish.redis_state import RedisState
 from controlplane.store import outbox
+from controlplane.store.backends import RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.outbox import Change, OutboxKind
 from controlplane.store.tenants import PostgresTenants
@@ -31,7 +32,7 @@ class StatePublisher:
         *,
         keys: PostgresKeys,
         tenants: PostgresTenants,
-        backends: BackendSource,
+        backends: RoutedBackends,
         state: RedisState,
         sealer: Sealer,
     ) -> None:
@@ -77,11 +78,15 @@ class StatePublisher:
             case OutboxKind.CONFIG:
                 await self._write_config()
 
-    async def reconcile_config(self) -> bool:
-        """Writes the backends if Redis does not hold them; True when it had to. Raises as ``apply``."""
+    async def reconcile_config(self, *, static: bool) -> bool:
+        """Writes the backends if Redis does not hold them; True when it had to. Raises as ``apply``.
+
+        Without ``static`` only those that operators have added must be there: two replicas with different environments
+        would otherwise undo each other's static backends for ever.
+        """
         wanted = await self._backends.backends()
         published = await self._state.read_config()
-        if published is not None and self._same(published.backends, tuple(wanted)):
+        if published is not None and self._same(published.backends, wanted, static=static):
             return False
         await self._write_config()
         return True
@@ -103,18 +108,26 @@ class StatePublisher:
         await self._state.write_config(ConfigRecord(revision=revision, backends=tuple(backends)))
         _log.info("config_published", revision=revision, backends=len(backends))
 
-    def _same(self, left: tuple[BackendRecord, ...], right: tuple[BackendRecord, ...]) -> bool:
-        # The same token sealed twice is two different texts.
-        return [self._opened(backend) for backend in left] == [self._opened(backend) for backend in right]
+    def _same(self, published: Sequence[BackendRecord], wanted: Sequence[BackendRecord], *, static: bool) -> bool:
+        if not static:
+            names = self._backends.static_names
+            known = [backend.name for backend in wanted if backend.name not in names]
+            published = [backend for backend in published if backend.name in known]
+            wanted = [backend for backend in wanted if backend.name in known]
+        # The same token sealed twice is two different texts. Ranks follow from the backends before.
+        return [self._opened(backend, ranked=static) for backend in published] == [
+            self._opened(backend, ranked=static) for backend in wanted
+        ]
 
-    def _opened(self, backend: BackendRecord) -> tuple[object, ...]:
+    def _opened(self, backend: BackendRecord, *, ranked: bool) -> tuple[object, ...]:
         token: object = None
         if backend.sealed_token is not None:
             try:
                 token = self._sealer.open(backend.name, backend.sealed_token)
             except SealError:
                 token = backend.sealed_token
-        return backend.name, backend.url, backend.priority, backend.header, backend.scheme, token
+        priority = backend.priority if ranked else None
+        return backend.name, backend.url, priority, backend.header, backend.scheme, token
 
     def __repr__(self) -> str:
         return "StatePublisher()"

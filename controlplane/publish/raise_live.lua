@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Raises entries of `live` to higher versions; a lower or equal one changes nothing, so no order of writers matters.
 -- KEYS: live, rebuild token, fence. ARGV: token ('' outside a rebuild), incarnation, then scope and version in turn.
 -- Answers how many entries changed, -1 when the rebuild has lost its token or somebody else has stamped the fence.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Replaces a record by a newer or equal version of itself; an older one changes nothing but a missing digest.
 -- KEYS: record. ARGV: the record as JSON without a digest, its version, digest or '', name of the version's field.
 -- Answers 1 when the record was written, 0 when the stored one is newer.

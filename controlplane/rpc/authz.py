@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
+
 import msgspec
 
 from controlplane.core.roles import Caller, Callers, Role
+
+# Who calls, within the call.
+CALLER: ContextVar[Caller] = ContextVar("caller")
 
 _BEARER = "bearer "
 
@@ -26,6 +31,7 @@ _TENANTS = "/neuronetz.admin.v1.TenantService"
 _KEYS = "/neuronetz.admin.v1.KeyService"
 _BACKENDS = "/neuronetz.admin.v1.BackendService"
 _MODELS = "/neuronetz.admin.v1.ModelService"
+_USAGE = "/neuronetz.admin.v1.UsageService"
 
 RULES: dict[str, Rule] = {
     f"{_TENANTS}/CreateTenant": _CHANGE,
@@ -48,6 +54,11 @@ RULES: dict[str, Rule] = {
     # Makes the gateway send requests, so it is more than reading.
     f"{_BACKENDS}/ProbeBackends": _OPERATE,
     f"{_MODELS}/ListModels": _READ,
+    f"{_USAGE}/GetUsage": _READ,
+    f"{_USAGE}/GetBudgets": _READ,
+    f"{_USAGE}/QueryAudit": _READ,
+    f"{_USAGE}/TailAudit": _READ,
+    f"{_USAGE}/AdjustBudget": _CHANGE,
     "/neuronetz.state.v1.KeyVerifier/Verify": _PLANE,
     "/grpc.health.v1.Health/Check": _ANY,
     "/grpc.health.v1.Health/List": _ANY,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -51,8 +52,15 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             _log.warning("call_denied", method=method, caller=caller.name, role=caller.role)
             return _refusal(grpc.StatusCode.PERMISSION_DENIED, "permission denied")
         handler = await continuation(handler_call_details)
+        if handler is not None and inspect.isasyncgenfunction(handler.unary_stream):
+            stream = _GuardedStream(handler.unary_stream, method=method, caller=caller)
+            return grpc.unary_stream_rpc_method_handler(
+                stream.serve,
+                request_deserializer=handler.request_deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler is None or handler.unary_unary is None:
-            # Streams (health, reflection) change nothing and translate no errors of ours.
+            # The streams of others (health, reflection) change nothing and translate no errors of ours.
             return handler
         guarded = _Guarded(handler.unary_unary, method=method, caller=caller, audited=rule.mutates)
         return grpc.unary_unary_rpc_method_handler(
@@ -77,6 +85,7 @@ class _Guarded:
         self._audited = audited
 
     async def serve(self, request: Message, context: Context) -> Any:
+        authz.CALLER.set(self._caller)
         row_id: int | None = None
         outcome = grpc.StatusCode.OK.name
         try:
@@ -90,7 +99,7 @@ class _Guarded:
             kind, text = rendered(error)
             status = grpc.StatusCode[kind.name]
             outcome = status.name
-            self._report(error, status)
+            _report(error, status, self._method, self._caller)
             await context.abort(status, text)
         finally:
             if row_id is not None:
@@ -108,11 +117,35 @@ class _Guarded:
             detail=fields,
         )
 
-    def _report(self, error: Exception, status: grpc.StatusCode) -> None:
-        if status is grpc.StatusCode.INTERNAL:
-            _log.error("call_failed", method=self._method, caller=self._caller.name, exc_info=error)
-        elif isinstance(error, ControlPlaneError) and error.source != "client":
-            _log.warning("call_refused", method=self._method, status=status.name, fault=str(error))
+
+class _GuardedStream:
+    """One stream of answers to one caller; it changes nothing."""
+
+    def __init__(self, behaviour: Callable[[Any, Any], AsyncGenerator[Any]], *, method: str, caller: Caller) -> None:
+        self._behaviour = behaviour
+        self._method = method
+        self._caller = caller
+
+    async def serve(self, request: Message, context: Context) -> AsyncGenerator[Any]:
+        try:
+            # Closed here and now when the caller leaves, not whenever it is collected.
+            async with contextlib.aclosing(self._behaviour(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            kind, text = rendered(error)
+            status = grpc.StatusCode[kind.name]
+            _report(error, status, self._method, self._caller)
+            await context.abort(status, text)
+
+
+def _report(error: Exception, status: grpc.StatusCode, method: str, caller: Caller) -> None:
+    if status is grpc.StatusCode.INTERNAL:
+        _log.error("call_failed", method=method, caller=caller.name, exc_info=error)
+    elif isinstance(error, ControlPlaneError) and error.source != "client":
+        _log.warning("call_refused", method=method, status=status.name, fault=str(error))
 
 
 def audited_fields(request: Message) -> dict[str, Any]:

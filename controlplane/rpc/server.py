@@ -49,10 +49,12 @@ class TLSFiles(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
-    """A service by its full name, and how it is added to a server."""
+    """A service by its full name, how it is added to a server, and how it makes ready for the server's end."""
 
     name: str
     add: Callable[[grpc.aio.Server], None]
+    # Ends its streams, which would otherwise go on until they are cut.
+    end: Callable[[], None] | None = None
 
 
 class AdminServer:
@@ -72,6 +74,7 @@ class AdminServer:
         names = [service.name for service in services]
         reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         self._names = ("", *names)
+        self._ends = [service.end for service in services if service.end is not None]
         self._tls = tls
 
     async def start(self) -> int:
@@ -98,6 +101,8 @@ class AdminServer:
     async def stop(self, *, grace_s: float) -> None:
         """Refuses new calls, lets running ones end within ``grace_s``, then cuts them."""
         await self._health.enter_graceful_shutdown()
+        for end in self._ends:
+            end()
         await self._server.stop(grace_s)
 
     def __repr__(self) -> str:

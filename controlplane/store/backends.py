@@ -86,6 +86,11 @@ class RoutedBackends:
         self._static = [_record(backend, sealer) for backend in static]
         self._names = frozenset(backend.name for backend in static)
 
+    @property
+    def static_names(self) -> frozenset[str]:
+        """Names of the backends that the environment of this process gives."""
+        return self._names
+
     async def backends(self) -> Sequence[BackendRecord]:
         """All backends in routing order. Raises ``StoreUnavailableError``."""
         added = [backend for backend in await self._added.page() if backend.name not in self._names]

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
-from controlplane.core.usage import DeadLetter, UsageRow, storable
+from controlplane.core.usage import AnonymousRow, DeadLetter, UsageRow, storable
 from controlplane.errors import StoreUnavailableError
 from controlplane.store import engine
 from controlplane.store.engine import Connection
@@ -67,6 +67,34 @@ async def record(entries: Sequence[Entry], letters: Sequence[DeadLetter] = ()) -
         raise StoreUnavailableError(f"Postgres: {type(fault).__name__}") from fault
 
 
+async def record_anonymous(rows: Sequence[AnonymousRow], letters: Sequence[DeadLetter] = ()) -> None:
+    """Records counted authentication failures, each once; no counter has them. Raises ``StoreUnavailableError``."""
+    try:
+        async with engine.transaction() as connection:
+            for day in sorted({row.day for row in rows}):
+                await connection.execute("SELECT gateway.ensure_partition($1)", day)
+            await connection.executemany(
+                "INSERT INTO gateway.audit_log (event_id, day, created_at, request_id, dialect, endpoint, status,"
+                " outcome, refusal, provenance, occurrences, client_ip)"
+                " VALUES ($1, $2, $3, '', '', '', $4, 'refused', $5, 'counted', $6, $7) ON CONFLICT DO NOTHING",
+                [
+                    (row.event_id, row.day, row.created_at, row.status, row.reason, row.occurrences, row.block)
+                    for row in rows
+                ],
+            )
+            await _bury(connection, letters)
+    except asyncpg.PostgresError as fault:
+        raise StoreUnavailableError(f"Postgres: {type(fault).__name__}") from fault
+
+
+async def _bury(connection: Connection, letters: Sequence[DeadLetter]) -> None:
+    await connection.executemany(
+        "INSERT INTO control.dead_letters (shard, entry_id, entry, reason) VALUES ($1, $2, $3, $4) "
+        "ON CONFLICT DO NOTHING",
+        [(letter.shard, letter.entry_id, letter.raw, letter.reason) for letter in letters],
+    )
+
+
 async def _record_together(entries: Sequence[Entry], letters: Sequence[DeadLetter]) -> Recorded:
     async with engine.transaction() as connection:
         await _hold_shards(connection, {entry.shard for entry in entries} | {letter.shard for letter in letters})
@@ -76,12 +104,7 @@ async def _record_together(entries: Sequence[Entry], letters: Sequence[DeadLette
             for day in sorted({row.day for row in rows}):
                 await connection.execute("SELECT gateway.ensure_partition($1)", day)
             inserted = await connection.fetchval(_RECORD, *_columns(rows), *_prompt_columns(rows))
-        if letters:
-            await connection.executemany(
-                "INSERT INTO control.dead_letters (shard, entry_id, entry, reason) VALUES ($1, $2, $3, $4) "
-                "ON CONFLICT DO NOTHING",
-                [(letter.shard, letter.entry_id, letter.raw, letter.reason) for letter in letters],
-            )
+        await _bury(connection, letters)
     return Recorded(inserted=inserted, dead=len(letters))
 
 
@@ -102,12 +125,12 @@ async def _record_apart(entries: Sequence[Entry], letters: Sequence[DeadLetter],
     return await record(entries[:middle], letters) + await record(entries[middle:])
 
 
-async def _hold_shards(connection: Connection, shards: Collection[Shard]) -> None:
+async def _hold_shards(connection: Connection, shards: Collection[str]) -> None:
     # In one order, so that two batches cannot hold what the other waits for.
     await connection.execute(
         "SELECT pg_advisory_xact_lock_shared($1::int, number) FROM unnest($2::int[]) AS number",
         SHARD_LOCKS,
-        sorted(SHARDS.index(shard) for shard in shards),
+        sorted(SHARDS.index(Shard(shard)) for shard in shards),
     )
 
 

@@ -13,7 +13,7 @@ from piccolo.apps.migrations.commands.forwards import ForwardsMigrationManager
 from piccolo.apps.migrations.tables import Migration
 from piccolo.conf.apps import AppConfig, MigrationModule
 
-from controlplane.config import Settings
+from controlplane.config import DatabaseSettings
 from controlplane.errors import StoreUnavailableError
 from controlplane.store import engine, migrations
 from controlplane.store.piccolo_app import APP_CONFIG
@@ -41,7 +41,7 @@ class _Migrations(ForwardsMigrationManager):
         return {module.ID: module for module in found}
 
 
-async def migrate(settings: Settings) -> None:
+async def migrate(settings: DatabaseSettings) -> None:
     """Brings the schema up to date; safe when several processes call it at once.
 
     Opens the pool when it is not open yet and leaves it as it was. Raises ``StoreUnavailableError``.

@@ -105,7 +105,7 @@ class AuditLog(Table, tablename="audit_log", schema="gateway", db=DB):
     day = Date()
     created_at = Timestamptz()
     request_id = Text()
-    tenant_id = UUID()
+    tenant_id = UUID(null=True, default=None)
     key_id = UUID(null=True, default=None)
     dialect = Text()
     endpoint = Text()

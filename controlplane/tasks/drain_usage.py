@@ -11,11 +11,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 
+from controlplane.core.counters import owners_of
 from controlplane.core.usage import DeadLetter, UsageEventError, dead_letter, row_of
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish.usage_stream import StreamEntry, UsageStreams
 from controlplane.store import ledger
 from controlplane.store.ledger import Entry, Recorded
+from controlplane.tasks.guard import Touched
 from shared import logs
 from shared.backoff import Backoff
 from shared.clock import Clock
@@ -44,12 +47,16 @@ class UsageDrain:
         *,
         streams: UsageStreams,
         clock: Clock,
+        metrics: Metrics,
+        touched: Touched,
         groups: Sequence[Sequence[Shard]] = (SHARDS,),
         claim_idle_s: float = CLAIM_IDLE_S,
         claim_every_s: float = CLAIM_EVERY_S,
     ) -> None:
         self._streams = streams
         self._clock = clock
+        self._metrics = metrics
+        self._touched = touched
         self._groups = groups
         self._claim_idle_s = claim_idle_s
         self._claim_every_s = claim_every_s
@@ -97,7 +104,15 @@ class UsageDrain:
         """Records a batch, however long Postgres is away, and acknowledges it."""
         if not entries:
             return
-        recorded = await _until_recorded(*_sorted_out(entries))
+        usable, letters = _sorted_out(entries)
+        recorded = await _until_recorded(usable, letters)
+        # Those that were recorded before may have been charged twice: they are looked at as well.
+        self._touched.add(owner for entry in usable for owner in owners_of(entry.row))
+        self._metrics.events_recorded(
+            inserted=recorded.inserted,
+            repeated=len(entries) - recorded.inserted - recorded.dead,
+            buried=recorded.dead,
+        )
         if recorded.dead:
             _log.error("usage_events_buried", count=recorded.dead)
         ids: defaultdict[Shard, list[str]] = defaultdict(list)

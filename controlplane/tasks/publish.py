@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from controlplane.errors import NotFoundError, RedisUnavailableError, StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
 from controlplane.store import outbox
@@ -69,6 +70,7 @@ class Reconciler:
         state: RedisState,
         keys: PostgresKeys,
         tenants: PostgresTenants,
+        metrics: Metrics,
         config_every_s: float = CONFIG_RECONCILE_S,
         every_s: float = RECONCILE_S,
     ) -> None:
@@ -76,6 +78,7 @@ class Reconciler:
         self._state = state
         self._keys = keys
         self._tenants = tenants
+        self._metrics = metrics
         self._config_every_s = config_every_s
         self._every_s = every_s
 
@@ -94,9 +97,13 @@ class Reconciler:
         await outbox.forget_published()
 
     async def _run_config(self) -> None:
+        # Backends of the environment only once: another replica may have others. The last to start wins.
+        static = True
         while True:
             try:
-                await self._publisher.reconcile_config()
+                await self._publisher.reconcile_config(static=static)
+                static = False
+                self._metrics.publications_pending(await outbox.pending())
             except (RedisUnavailableError, StoreUnavailableError) as fault:
                 _log.debug("config_reconciliation_waits", fault=str(fault))
             await asyncio.sleep(self._config_every_s)

@@ -1,6 +1,7 @@
 """Keeps the logs as long as they are to be kept: audit rows by day, prompts by the days that their key asks for.
 
-Done at the start and when a new day (UTC) begins; what fails is tried again within the minute.
+Partitions at the start and when a new day (UTC) begins; prompts whose time is over every half minute, because some come
+late and are over when they come. What fails is tried again within the minute.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Retention:
                 if today != done_for:
                     await self.retain(today)
                     done_for = today
+                else:
+                    await retention.delete_prompts(on=today)
             except StoreUnavailableError as fault:
                 _log.warning("retention_delayed", fault=str(fault))
             await asyncio.sleep(self._check_every_s)

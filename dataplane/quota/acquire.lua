@@ -1,7 +1,7 @@
 -- Admits one request: a slot of its key and one of its tenant, or nothing. Every check precedes the first write,
 -- because Redis does not take back what a failing script has written. Idempotent by lease id.
 --
--- KEYS   1–3 those of `standing`, which comes before this in the same script
+-- KEYS   1–3 and the last one: those of `standing`, which comes before this in the same script
 --        4 leases of the key   5 leases of the tenant   6 expiry index of the shard   7 the lease
 -- ARGV   1–7 those of `standing`
 --        8 concurrent requests of the key   9 of the tenant, -1 for no limit

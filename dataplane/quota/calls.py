@@ -25,6 +25,7 @@ class PrincipalCalls:
         "_acquire_keys",
         "_append_keys",
         "_check_keys",
+        "_deny_key",
         "_lease_key",
         "_settle_keys",
         "_standing",
@@ -34,10 +35,11 @@ class PrincipalCalls:
         shard = principal.shard
         key, tenant = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
         fence, live, usage = keyspace.fence(shard), keyspace.live(shard), keyspace.usage(shard)
+        self._deny_key = keyspace.deny(shard)
         slots = (keyspace.leases(shard, key), keyspace.leases(shard, tenant), keyspace.expiry(shard))
         self._lease_key = keyspace.lease(shard, "")
-        self._check_keys = bulk(3, fence, live, usage)
-        self._acquire_keys = bulk(7, fence, live, usage, *slots)
+        self._check_keys = bulk(4, fence, live, usage, self._deny_key)
+        self._acquire_keys = bulk(8, fence, live, usage, *slots)
         self._settle_keys = bulk(6, fence, usage, *slots)
         self._abandon_keys = bulk(4, *slots)
         self._append_keys = bulk(2, fence, usage)
@@ -58,13 +60,13 @@ class PrincipalCalls:
 
     def acquire(self, incarnation: bytes, lease_id: LeaseId) -> Call:
         """``acquire.lua``."""
-        dynamic = bulk(self._lease_key + lease_id, incarnation)
+        dynamic = bulk(self._lease_key + lease_id, self._deny_key, incarnation)
         tail = b"".join((self._acquire_keys, dynamic, self._acquire_arguments, bulk(lease_id)))
-        return Call(ACQUIRE, 7 + 12, tail)
+        return Call(ACQUIRE, 8 + 12, tail)
 
     def check(self, incarnation: bytes) -> Call:
         """``check.lua``."""
-        return Call(CHECK, 3 + 7, b"".join((self._check_keys, bulk(incarnation), self._standing)))
+        return Call(CHECK, 4 + 7, b"".join((self._check_keys, bulk(incarnation), self._standing)))
 
     def settle(self, incarnation: bytes, lease_id: LeaseId, event: bytes) -> Call:
         """``settle.lua``."""

@@ -9,6 +9,7 @@ from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError
 from dataplane.ports import StalePrincipalError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.values import Lease, Principal, RequestId
 from shared.clock import Clock
 from shared.keyspace import LeaseId
@@ -26,15 +27,16 @@ class Buffer(Protocol):
 class RedisLeases:
     """Implements ``ports.Leases``."""
 
-    def __init__(self, *, link: Link, calls: Calls, buffer: Buffer, clock: Clock) -> None:
+    def __init__(self, *, link: Link, calls: Calls, buffer: Buffer, refused: RefusedVersions, clock: Clock) -> None:
         self._link = link
         self._calls = calls
         self._buffer = buffer
+        self._refused = refused
         self._clock = clock
 
     async def acquire(self, principal: Principal, request_id: RequestId) -> Lease:
         """Takes a slot of the key and one of the tenant. The request id becomes the lease id: it must be ours."""
-        self._require_room()
+        self._require_standing(principal)
         lease_id, shard = LeaseId(request_id), principal.shard
         calls = self._calls.of(principal)
         call = calls.acquire(self._link.incarnation(shard), lease_id)
@@ -46,14 +48,17 @@ class RedisLeases:
 
     async def check(self, principal: Principal) -> None:
         """The same checks without a lease."""
-        self._require_room()
+        self._require_standing(principal)
         shard = principal.shard
         call = self._calls.of(principal).check(self._link.incarnation(shard))
         [decision] = await self._link.call(shard, call)
         if decision != b"allowed":
             raise _refusal(decision, 0)
 
-    def _require_room(self) -> None:
+    def _require_standing(self, principal: Principal) -> None:
+        """Everything that needs no Redis to say no."""
+        if (refusal := self._refused.refusal_of(principal)) is not None:
+            raise refusal
         if self._buffer.is_full:
             raise CannotCheckError("the settlement buffer is full")
 

@@ -16,6 +16,7 @@ from dataplane.errors import CannotCheckError, LeaseLostError
 from dataplane.interrupt import Interrupt
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.scripts import RENEW
 from dataplane.values import Lease, Principal
 from shared import keyspace, logs
@@ -25,6 +26,8 @@ from shared.keyspace import LeaseId, Scope, Shard
 RENEW_AFTER_S = 10.0
 CUT_AFTER_S = 25.0
 TICK_S = 1.0
+# Why a stream is cut whose key or tenant was suspended or revoked; the renewal script says it too.
+REFUSED = "refused"
 _LEASES_PER_CALL = 200
 
 log = logs.get(__name__)
@@ -43,6 +46,8 @@ class _Held:
     lease: Lease
     key: Scope
     tenant: Scope
+    key_version: int
+    tenant_version: int
     interrupt: Interrupt
     renewed_s: float
 
@@ -50,25 +55,48 @@ class _Held:
 class Renewal:
     """Implements ``ports.Renewals``; ``run`` does the work."""
 
-    def __init__(self, *, link: Link, clock: Clock) -> None:
+    def __init__(self, *, link: Link, refused: RefusedVersions, clock: Clock) -> None:
         self._link = link
+        self._refused = refused
         self._clock = clock
         self.counts = RenewalCounts()
         self._held: dict[LeaseId, _Held] = {}
+        self._hastened = False
 
     def hold(self, lease: Lease, principal: Principal, interrupt: Interrupt) -> None:
         """Renews a lease from now on; ``interrupt`` ends its request when that is no longer possible."""
-        self._held[lease.lease_id] = _Held(
+        held = self._held[lease.lease_id] = _Held(
             lease=lease,
             key=keyspace.key_scope(principal.key_id),
             tenant=keyspace.tenant_scope(principal.tenant_id),
+            key_version=principal.key_version,
+            tenant_version=principal.tenant_version,
             interrupt=interrupt,
             renewed_s=lease.taken_s,
         )
+        # The word may have come while the admission was on its way.
+        if self._refused.refusal_of(principal) is not None:
+            self._cut(held, REFUSED)
 
     def release(self, lease: Lease) -> None:
         """The request is over; its lease is settled by somebody else."""
         self._held.pop(lease.lease_id, None)
+
+    def cut(self, scope: Scope, version: int) -> int:
+        """Ends the requests of a key or tenant that is refused since this version; gives how many there were."""
+        refused = [
+            held
+            for held in self._held.values()
+            if (held.key == scope and held.key_version <= version)
+            or (held.tenant == scope and held.tenant_version <= version)
+        ]
+        for held in refused:
+            self._cut(held, REFUSED)
+        return len(refused)
+
+    def hasten(self) -> None:
+        """Asks about every lease at the next tick: something may have been missed."""
+        self._hastened = True
 
     async def run(self) -> None:
         """Renews and cuts until it is cancelled."""
@@ -80,8 +108,9 @@ class Renewal:
         """Renews what is old enough and cuts what cannot be renewed any more."""
         due: dict[Shard, list[_Held]] = {}
         now_s = self._clock.monotonic()
+        hastened, self._hastened = self._hastened, False
         for held in self._held.values():
-            if now_s - held.renewed_s >= RENEW_AFTER_S:
+            if hastened or now_s - held.renewed_s >= RENEW_AFTER_S:
                 due.setdefault(held.lease.shard, []).append(held)
         for shard, leases in due.items():
             for chunk in batched(leases, _LEASES_PER_CALL):

@@ -16,11 +16,13 @@ from typing import Protocol
 from dataplane.errors import AuthenticationError, CannotCheckError
 from dataplane.quota import fences
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.state.inheritance import principal_of
 from dataplane.values import Limits, Principal
 from shared import apikey, keyspace, logs, records
 from shared.apikey import KeyPrefix
 from shared.clock import Clock
+from shared.keyspace import KeyId, TenantId
 from shared.records import KeyRecord, KeyState, RecordError, TenantRecord, TenantState
 from shared.redaction import Secret
 
@@ -62,9 +64,18 @@ class RedisKeys:
     """
 
     def __init__(
-        self, *, link: Link, verifier: Verifier, pepper: Secret, defaults: Limits, ttl_s: float, clock: Clock
+        self,
+        *,
+        link: Link,
+        verifier: Verifier,
+        refused: RefusedVersions,
+        pepper: Secret,
+        defaults: Limits,
+        ttl_s: float,
+        clock: Clock,
     ) -> None:
         self._link = link
+        self._refused = refused
         self._verifier = verifier
         self._pepper = pepper.reveal().encode()
         self._defaults = defaults
@@ -74,7 +85,7 @@ class RedisKeys:
         # Names in the cache mean nothing outside this process: keys are not kept, and nobody can aim at a slot.
         self._name_key = secrets.token_bytes(32)
         self._cache: dict[bytes, _Cached] = {}
-        self._names: dict[KeyPrefix, bytes] = {}
+        self._names: dict[KeyId, bytes] = {}
         self._pending: dict[bytes, asyncio.Future[Principal]] = {}
 
     async def principal(self, api_key: str) -> Principal:
@@ -95,7 +106,7 @@ class RedisKeys:
     async def refreshed(self, principal: Principal) -> Principal:
         """The principal read anew from Redis. Raises as ``principal`` does."""
         prefix = KeyPrefix(principal.key_prefix)
-        name = self._names.get(prefix)
+        name = self._names.get(principal.key_id)
         key = await self._key_record(prefix)
         if key.key_id != principal.key_id:
             raise AuthenticationError("unknown")
@@ -103,6 +114,19 @@ class RedisKeys:
         if name is not None:
             self._keep(name, fresh)
         return fresh
+
+    def forget_key(self, key_id: KeyId) -> None:
+        """The key has changed: the next request reads it anew."""
+        name = self._names.pop(key_id, None)
+        if name is not None:
+            del self._cache[name]
+
+    def forget_tenant(self, tenant_id: TenantId) -> None:
+        """The tenant has changed: the next request of each of its keys reads both anew."""
+        principals = [cached.principal for cached in self._cache.values()]
+        for principal in principals:
+            if principal.tenant_id == tenant_id:
+                self.forget_key(principal.key_id)
 
     async def _resolved(self, name: bytes, api_key: str) -> Principal:
         pending = self._pending[name] = asyncio.get_running_loop().create_future()
@@ -155,7 +179,10 @@ class RedisKeys:
             raise AuthenticationError("revoked" if key.state is KeyState.REVOKED else "suspended")
         if tenant.state is not TenantState.ACTIVE:
             raise AuthenticationError("suspended")
-        return principal_of(key, tenant, self._defaults)
+        principal = principal_of(key, tenant, self._defaults)
+        if (refusal := self._refused.refusal_of(principal)) is not None:
+            raise refusal
+        return principal
 
     async def _certain(self, record: str) -> bytes | None:
         """A record, or the certainty that there is none: all fences hold, and nothing was rebuilt in between."""
@@ -168,10 +195,10 @@ class RedisKeys:
     def _keep(self, name: bytes, principal: Principal) -> None:
         if len(self._cache) >= MAX_CACHED_KEYS and name not in self._cache:
             oldest = next(iter(self._cache))
-            del self._names[KeyPrefix(self._cache.pop(oldest).principal.key_prefix)]
+            del self._names[self._cache.pop(oldest).principal.key_id]
         self._cache.pop(name, None)
         self._cache[name] = _Cached(principal, self._clock.monotonic() + self._ttl_s)
-        self._names[KeyPrefix(principal.key_prefix)] = name
+        self._names[principal.key_id] = name
 
     def __repr__(self) -> str:
         return f"RedisKeys(cached={len(self._cache)})"

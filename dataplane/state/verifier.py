@@ -7,47 +7,28 @@ key cannot be checked.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Self
 
-import grpc
 import grpc.aio
 
 from dataplane.errors import CannotCheckError
+from dataplane.state.control import ControlPlanes
 from neuronetz.state.v1 import state_pb2, state_pb2_grpc
 from shared import logs
-from shared.redaction import Secret
 
 TIMEOUT_S = 3.0
 MAX_CONCURRENT = 16
-# Below the servers' least interval between pings, and often enough to notice a peer that has vanished.
-_CHANNEL_OPTIONS = (("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 5_000))
 
 log = logs.get(__name__)
 
 
 class ControlPlaneVerifier:
-    """Asks the control planes in turn. Make it inside the worker, after it was forked.
+    """Asks the control planes in turn. Make it inside the worker, after it was forked."""
 
-    ``addresses`` are host:port; ``credentials`` None means plaintext.
-    """
-
-    def __init__(
-        self,
-        *,
-        addresses: Sequence[str],
-        token: Secret | None,
-        credentials: grpc.ChannelCredentials | None = None,
-        timeout_s: float = TIMEOUT_S,
-    ) -> None:
-        self._channels = [
-            grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            if credentials is None
-            else grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-            for address in addresses
-        ]
+    def __init__(self, planes: ControlPlanes, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._channels = [planes.channel(address) for address in planes.addresses]
         self._stubs = [state_pb2_grpc.KeyVerifierStub(channel) for channel in self._channels]
-        self._metadata = () if token is None else (("authorization", f"Bearer {token.reveal()}"),)
+        self._metadata = planes.metadata
         self._timeout_s = timeout_s
         self._free = asyncio.Semaphore(MAX_CONCURRENT)
         self._next = 0

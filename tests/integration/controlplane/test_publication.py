@@ -19,6 +19,7 @@ from controlplane.publish import connection
 from controlplane.publish.fence import Fences
 from controlplane.publish.redis_state import RebuildToken, RedisState
 from controlplane.store import engine, outbox
+from controlplane.tasks.publish import Reconciler
 from deploy.local.redis import Redis
 from neuronetz.admin.v1 import key_pb2 as k
 from neuronetz.admin.v1 import publication_pb2, tenant_pb2
@@ -258,3 +259,60 @@ async def until_unready(gateway: Running) -> None:
         return gateway.plane.readiness.failing == ("redis",)
 
     await until(unready)
+
+
+async def test_replicas_with_different_static_backends_leave_each_other_alone(postgres_server, redis, client, state):
+    database = await fresh_database(postgres_server)
+    one, two = (
+        settings_for(database, redis.url, OLLAMA_BACKENDS=json.dumps([{"name": name, "url": "http://127.0.0.1:1"}]))
+        for name in ("one", "two")
+    )
+
+    async def names() -> list[str]:
+        config = await state.read_config()
+        return [] if config is None else [backend.name for backend in config.backends]
+
+    async with serving(one) as first:
+        await until(lambda: _is(names, ["one"]))
+        async with serving(two):
+            await until(lambda: _is(names, ["two"]))
+            config = await state.read_config()
+            assert config is not None
+            for static in (False, False):
+                assert not await reconciled(first, static=static)
+            assert await names() == ["two"]
+            # What Redis lost altogether is written by whoever sees it first.
+            await client.delete(keyspace.CONFIG)
+            assert await reconciled(first, static=False)
+            assert await names() == ["one"]
+
+
+async def reconciled(gateway: Running, *, static: bool) -> bool:
+    (reconciler,) = [worker for worker in gateway.plane._workers if isinstance(worker, Reconciler)]
+    return await reconciler._publisher.reconcile_config(static=static)
+
+
+async def _is(names: Callable[[], Awaitable[list[str]]], wanted: list[str]) -> bool:
+    return await names() == wanted
+
+
+async def test_a_redis_that_may_run_ahead_of_its_replicas_is_not_declared_rebuilt(tmp_path):
+    with Redis(tmp_path / "primary") as primary, Redis(tmp_path / "replica") as replica:
+        password = primary.url.split(":")[2].split("@")[0]
+        async with (
+            connection.connect(primary.url, connect_timeout_s=1) as client,
+            connection.connect(replica.url, connect_timeout_s=1) as other,
+        ):
+            fences = Fences(client, timeout_s=2)
+            assert (await fences.server()).problems == ()
+            await other.config_set("masterauth", password)
+            await other.replicaof("127.0.0.1", primary.port)
+
+            async def seen() -> bool:
+                return bool((await fences.server()).problems)
+
+            await until(seen)
+            assert (await fences.server()).problems == ("redis has replicas but no min-replicas-to-write",)
+            assert (await Fences(other, timeout_s=2).server()).problems == ("redis is a replica",)
+            await client.config_set("min-replicas-to-write", 1)
+            assert (await fences.server()).problems == ()

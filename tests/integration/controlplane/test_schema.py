@@ -13,7 +13,6 @@ from controlplane.config import Settings
 from controlplane.errors import StoreUnavailableError
 from controlplane.store import engine, migrations
 from controlplane.store.piccolo_app import APP_CONFIG
-from tests.integration.controlplane.conftest import PEPPER
 
 CONSOLE_TABLES = (
     *("tenants", "tenant_limits", "api_keys", "key_limits", "budget_usage", "audit_log", "prompt_log", "revocations"),
@@ -25,15 +24,10 @@ async def test_four_processes_that_start_at_once_migrate_once(settings: Settings
         "import asyncio, os\n"
         "from controlplane import config\n"
         "from controlplane.store import migrate\n"
-        "asyncio.run(migrate(config.load(os.environ)))\n"
+        "asyncio.run(migrate(config.load_database(os.environ)))\n"
     )
-    environment = {
-        "DATABASE_URL": settings.database_url.reveal(),
-        "REDIS_URL": settings.redis_url.reveal(),
-        "GATEWAY_KEY_PEPPER": PEPPER,
-        "GATEWAY_SEALING_KEY": settings.sealing_key.reveal(),
-        "GATEWAY_ADMIN_TOKEN": settings.admin_token.reveal(),
-    }
+    # Nothing else is needed.
+    environment = {"DATABASE_URL": settings.database_url.reveal()}
     processes = [
         await asyncio.create_subprocess_exec(
             sys.executable,

@@ -5,17 +5,23 @@ import contextlib
 import json
 import random
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis as RedisClient
 
+from controlplane.core.counters import CounterName, charged
+from controlplane.core.usage import row_of
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish import connection
 from controlplane.publish.usage_stream import UsageStreams
 from controlplane.store import engine, ledger
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 from shared import keyspace
@@ -33,9 +39,13 @@ class CrashingStreams(UsageStreams):
         raise RedisUnavailableError("gone")
 
 
+def draining(streams: UsageStreams, **options: Any) -> UsageDrain:
+    return UsageDrain(streams=streams, clock=SystemClock(), metrics=Metrics(), touched=Touched(), **options)
+
+
 def drain_of(client: RedisClient, consumer: str = "a", *, claim_idle_s: float = 0.0) -> UsageDrain:
     streams = UsageStreams(client, consumer=consumer)
-    return UsageDrain(streams=streams, clock=SystemClock(), claim_idle_s=claim_idle_s, claim_every_s=0.2)
+    return draining(streams, claim_idle_s=claim_idle_s, claim_every_s=0.2)
 
 
 @contextlib.asynccontextmanager
@@ -142,7 +152,7 @@ async def test_budget_usage_counts_day_month_and_total_of_key_and_tenant(databas
 
 async def test_a_crash_between_commit_and_acknowledgement_charges_once(database, client):
     await append(client, raw(1), raw(2))
-    first = UsageDrain(streams=CrashingStreams(client, consumer="first"), clock=SystemClock())
+    first = draining(CrashingStreams(client, consumer="first"))
     with pytest.raises(RedisUnavailableError):
         await first.drain(SHARDS)
     assert await audited() == ["event-1", "event-2"]
@@ -370,7 +380,7 @@ async def test_nothing_is_recorded_of_a_shard_while_its_counters_are_rebuilt(dat
 
 async def test_a_cluster_reads_each_shard_by_itself(database, client):
     streams = UsageStreams(client, consumer="a")
-    drain = UsageDrain(streams=streams, clock=SystemClock(), groups=[(SHARD,)])
+    drain = draining(streams, groups=[(SHARD,)])
     async with running(drain):
         await append(client, raw(1))
         await eventually(lambda: _has(1))
@@ -385,3 +395,38 @@ async def test_consumers_that_ended_are_forgotten_but_not_with_entries(database,
     await idle.forget_consumers(SHARD, idle_s=0.001)
     names = {about["name"] for about in await client.xinfo_consumers(STREAM, USAGE_GROUP)}
     assert names == {b"holding"}
+
+
+async def test_counters_are_charged_what_the_ledger_is_charged(database, client):
+    """The rule of the control plane and the statement in Postgres are two ways to say one thing."""
+    chance = random.Random(7)
+    outcomes = ("completed", "crashed", "client_closed", "refused", "correction")
+    raws = []
+    for number in range(200):
+        outcome = chance.choice(outcomes)
+        sign = -1 if outcome == "correction" else 1
+        fields = {
+            "outcome": outcome,
+            "day": chance.choice(["20261121", "20261120", "20261031"]),
+            "key_id": ""
+            if outcome == "correction" and chance.random() < 0.5
+            else str(uuid.UUID(int=chance.randint(1, 3))),
+            "tenant_id": str(uuid.UUID(int=chance.randint(1, 2))),
+            "prompt_tokens": sign * chance.randint(0, 50),
+            "completion_tokens": sign * chance.choice([0, 10]),
+        }
+        raws.append(raw(number, **fields))
+    await append(client, *raws, *raws[:20])
+    await drain_of(client).drain(SHARDS)
+    await drain_of(client).drain(SHARDS)
+    expected: Counter[CounterName] = Counter()
+    for one in raws:
+        for name, tokens in charged(row_of(one)):
+            expected[name] += tokens
+    found = {
+        (f"{row['scope_kind'][0]}:{row['scope_id']}", row["period"]): row["total_tokens"]
+        for row in await rows("SELECT * FROM gateway.budget_usage")
+    }
+    assert {name: tokens for name, tokens in found.items() if tokens} == {
+        name: tokens for name, tokens in expected.items() if tokens
+    }

@@ -9,9 +9,11 @@ import asyncpg
 import pytest
 
 from controlplane.errors import StoreUnavailableError
+from controlplane.metrics import Metrics
 from controlplane.publish.usage_stream import UsageStreams
 from controlplane.store import engine, retention
 from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.guard import Touched
 from controlplane.tasks.retain import Retention
 from shared.clock import SystemClock
 from shared.keyspace import SHARDS
@@ -20,7 +22,9 @@ from tests.integration.ledger.events import append, raw
 
 async def record(client, *raws: bytes) -> None:
     await append(client, *raws)
-    await UsageDrain(streams=UsageStreams(client, consumer="a"), clock=SystemClock()).drain(SHARDS)
+    await UsageDrain(
+        streams=UsageStreams(client, consumer="a"), clock=SystemClock(), metrics=Metrics(), touched=Touched()
+    ).drain(SHARDS)
 
 
 async def events(table: str) -> list[str]:
@@ -125,6 +129,21 @@ async def test_it_is_done_at_the_start(database, client):
     async with asyncio.timeout(5):
         while await events("audit_log"):
             await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_prompt_that_comes_when_its_time_is_over_does_not_stay_until_the_next_day(database, client):
+    today = await retention.today()
+    task = asyncio.create_task(Retention(audit_log_days=30, check_every_s=0.05).run())
+    async with asyncio.timeout(5):
+        while f"gateway.audit_log_{text(today + dt.timedelta(days=7))}" not in await partitions("audit_log"):
+            await asyncio.sleep(0.01)
+        await record(client, raw(1, day=text(today - dt.timedelta(days=3)), prompt="late", prompt_log_days=2))
+        while await events("prompt_log"):
+            await asyncio.sleep(0.01)
+    assert await events("audit_log") == ["event-1"]
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -9,6 +9,7 @@ import pytest
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from deploy.local.redis import Redis
 from shared.clock import SystemClock
@@ -43,4 +44,4 @@ def settlements(link: Link, calls: Calls) -> Settlements:
 
 @pytest.fixture
 def leases(link: Link, calls: Calls, settlements: Settlements) -> RedisLeases:
-    return RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
+    return RedisLeases(link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock())

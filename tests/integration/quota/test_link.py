@@ -21,6 +21,7 @@ from dataplane.quota import scripts
 from dataplane.quota.calls import Calls, PrincipalCalls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import READINESS_CHECK, Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.values import Principal, RequestId
 from deploy.local.redis import Redis
@@ -67,7 +68,7 @@ def through(proxy: TCPProxy, redis: Redis) -> str:
 def leases_of(link: Link) -> RedisLeases:
     calls = Calls(backlog_max_events=16_000)
     settlements = Settlements(link=link, calls=calls, capacity=10)
-    return RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
+    return RedisLeases(link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock())
 
 
 def new_id() -> RequestId:

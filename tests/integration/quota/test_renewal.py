@@ -12,6 +12,7 @@ from dataplane.interrupt import Interrupt
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.renewal import CUT_AFTER_S, RENEW_AFTER_S, Renewal
 from dataplane.quota.settlements import Settlements
 from dataplane.values import Lease, Principal, RequestId
@@ -45,9 +46,11 @@ class Worker:
         calls = Calls(backlog_max_events=16_000)
         self.state = state
         self.clock = ManualClock()
-        self.renewal = Renewal(link=link, clock=self.clock)
+        self.renewal = Renewal(link=link, refused=RefusedVersions(), clock=self.clock)
         settlements = Settlements(link=link, calls=calls, capacity=10)
-        self.leases = RedisLeases(link=link, calls=calls, buffer=settlements, clock=self.clock)
+        self.leases = RedisLeases(
+            link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=self.clock
+        )
         self.requests: list[Running] = []
 
     async def start(self, principal: Principal) -> Running:

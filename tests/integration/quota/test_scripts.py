@@ -162,6 +162,14 @@ def test_backlog_at_its_cap_denies(caller: Caller):
     assert caller.acquire()[0] == caller.check() == b"backlog"
 
 
+def test_a_backlog_of_too_many_bytes_denies_as_long_as_the_control_plane_says_so(caller: Caller):
+    flag = keyspace.deny(caller.principal.shard)
+    caller.state.client.set(flag, "bytes")
+    assert caller.acquire()[0] == caller.check() == b"backlog"
+    caller.state.client.delete(flag)
+    assert (caller.acquire()[0], caller.check()) == (b"admitted", b"allowed")
+
+
 def test_settlement_three_times_over_has_one_effect(caller: Caller):
     caller.acquire("one")
     assert [caller.settle("one", b'{"a":1}') for _ in range(3)] == [b"settled", b"again", b"again"]

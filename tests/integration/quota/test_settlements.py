@@ -14,6 +14,7 @@ import pytest
 
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.values import RequestId
 from deploy.local.redis import Redis
@@ -62,7 +63,9 @@ async def test_settlements_wait_while_redis_sleeps_and_are_applied_once(tmp_path
         calls = Calls(backlog_max_events=16_000)
         async with running_link(server.url) as link:
             settlements = Settlements(link=link, calls=calls, capacity=1000)
-            leases = RedisLeases(link=link, calls=calls, buffer=settlements, clock=SystemClock())
+            leases = RedisLeases(
+                link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock()
+            )
             async with running(settlements):
                 held = [await leases.acquire(principal, new_id()) for _ in range(50)]
                 settlements.settle(held[0], principal, held[0].lease_id.encode())

@@ -10,8 +10,10 @@ from dataplane.errors import AuthenticationError, CannotCheckError, ForbiddenErr
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.stages.admit import Admit
+from dataplane.state.control import ControlPlanes
 from dataplane.state.keys import RedisKeys
 from dataplane.state.models import CurrentModels
 from dataplane.state.verifier import ControlPlaneVerifier
@@ -49,13 +51,14 @@ class Worker:
         self.models = CurrentModels(sealer=Sealer(b"k" * 32), clock=clock)
         self.keys = RedisKeys(
             link=link,
-            verifier=ControlPlaneVerifier(addresses=(), token=None),
+            verifier=ControlPlaneVerifier(ControlPlanes(addresses=(), token=None)),
+            refused=RefusedVersions(),
             pepper=Secret(PEPPER),
             defaults=Limits(rpm=60, tpm=100_000, concurrent=8),
             ttl_s=60,
             clock=clock,
         )
-        leases = RedisLeases(link=link, calls=calls, buffer=self.settlements, clock=clock)
+        leases = RedisLeases(link=link, calls=calls, buffer=self.settlements, refused=RefusedVersions(), clock=clock)
         self.admit = Admit(leases=leases, keys=self.keys, models=self.models)
         model = ModelRecord(name="llama3", canonical=canonical("llama3"))
         self.models.replace(
@@ -137,8 +140,9 @@ async def test_emptied_redis_answers_503_for_known_and_unknown_keys(worker: Work
 
 async def test_settled_lease_frees_its_slot_for_the_next_request(worker: Worker, state: PublishedState):
     api_key = state.key(tenant={"grants": ALL, "limits": LimitsRecord(concurrent=1)})
+    principal, lease = await worker.request(api_key)
     for number in range(3):
-        principal, lease = await worker.request(api_key)
         worker.settlements.settle(lease, principal, b"%d" % number)
         # The next admission follows the settlement on the same connection: no waiting in between.
+        principal, lease = await worker.request(api_key)
     assert state.client.xlen(keyspace.usage(principal.shard)) >= 2

@@ -9,6 +9,7 @@ import pytest
 
 from dataplane.errors import AuthenticationError, CannotCheckError
 from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
 from dataplane.state.keys import RedisKeys
 from dataplane.values import Grant, Limits
 from shared import apikey, keyspace
@@ -44,6 +45,7 @@ def keys_of(link: Link, *, verifier: Answers | None = None, clock: ManualClock |
     return RedisKeys(
         link=link,
         verifier=verifier or Answers(),
+        refused=RefusedVersions(),
         pepper=Secret(PEPPER),
         defaults=DEFAULTS,
         ttl_s=60.0,

@@ -11,6 +11,7 @@ import grpc.aio
 import pytest
 
 from dataplane.errors import CannotCheckError
+from dataplane.state.control import ControlPlanes
 from dataplane.state.verifier import ControlPlaneVerifier
 from neuronetz.state.v1 import state_pb2, state_pb2_grpc
 from shared.redaction import Secret
@@ -55,7 +56,8 @@ async def serving(*planes: ControlPlane) -> AsyncIterator[list[str]]:
 
 
 def verifier_of(addresses: list[str], timeout_s: float = 2.0) -> ControlPlaneVerifier:
-    return ControlPlaneVerifier(addresses=addresses, token=Secret("token"), timeout_s=timeout_s)
+    planes = ControlPlanes(addresses=addresses, token=Secret("token"))
+    return ControlPlaneVerifier(planes, timeout_s=timeout_s)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from dataplane.errors import NotReadyError
 from dataplane.quota.link import Link
 from dataplane.state.models import CurrentModels
-from dataplane.state.watcher import READINESS_CHECK, RedisWatcher
+from dataplane.state.store import READINESS_CHECK, StateStore
+from dataplane.state.watcher import RedisWatcher
 from dataplane.values import Grant
 from shared import keyspace
 from shared.lifecycle import Readiness
@@ -37,7 +38,8 @@ class Worker:
         self.clock = ManualClock()
         self.models = CurrentModels(sealer=Sealer(b"k" * 32), clock=self.clock)
         self.readiness = Readiness((READINESS_CHECK,))
-        self.watcher = RedisWatcher(link=link, models=self.models, readiness=self.readiness)
+        store = StateStore(models=self.models, readiness=self.readiness, clock=self.clock)
+        self.watcher = RedisWatcher(link=link, store=store, models=self.models)
 
     async def names(self) -> list[str]:
         await self.watcher.look()

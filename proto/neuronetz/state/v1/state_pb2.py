@@ -24,19 +24,49 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/state/v1/state.proto\x12\x12neuronetz.state.v1\" \n\rVerifyRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\x9a\x01\n\x0eVerifyResponse\x12;\n\x07verdict\x18\x01 \x01(\x0e\x32*.neuronetz.state.v1.VerifyResponse.Verdict\"K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_MATCH\x10\x01\x12\x14\n\x10VERDICT_MISMATCH\x10\x02\x32^\n\x0bKeyVerifier\x12O\n\x06Verify\x12!.neuronetz.state.v1.VerifyRequest\x1a\".neuronetz.state.v1.VerifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/state/v1/state.proto\x12\x12neuronetz.state.v1\"\xf3\x01\n\x0cWatchRequest\x12*\n\x05hello\x18\x01 \x01(\x0b\x32\x19.neuronetz.state.v1.HelloH\x00\x12>\n\x0f\x61\x63knowledgement\x18\x02 \x01(\x0b\x32#.neuronetz.state.v1.AcknowledgementH\x00\x12\x32\n\trejection\x18\x03 \x01(\x0b\x32\x1d.neuronetz.state.v1.RejectionH\x00\x12\x38\n\theartbeat\x18\x04 \x01(\x0b\x32#.neuronetz.state.v1.WorkerHeartbeatH\x00\x42\t\n\x07message\"\xdc\x01\n\rWatchResponse\x12\x30\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.neuronetz.state.v1.SnapshotH\x00\x12,\n\x06\x63hange\x18\x02 \x01(\x0b\x32\x1a.neuronetz.state.v1.ChangeH\x00\x12\x32\n\theartbeat\x18\x03 \x01(\x0b\x32\x1d.neuronetz.state.v1.HeartbeatH\x00\x12,\n\x06resync\x18\x04 \x01(\x0b\x32\x1a.neuronetz.state.v1.ResyncH\x00\x42\t\n\x07message\"[\n\x05Hello\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08revision\x18\x04 \x01(\x03\x12\x0b\n\x03pid\x18\x05 \x01(\x05\"O\n\x0f\x41\x63knowledgement\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x13\n\x0bstreams_cut\x18\x02 \x01(\x05\x12\x15\n\rapplied_in_us\x18\x03 \x01(\x03\"-\n\tRejection\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06reason\x18\x02 \x01(\t\"W\n\x0fWorkerHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x11\n\tin_flight\x18\x02 \x01(\x05\x12\r\n\x05ready\x18\x03 \x01(\x08\x12\x10\n\x08\x64raining\x18\x04 \x01(\x08\"\x1d\n\tHeartbeat\x12\x10\n\x08revision\x18\x01 \x01(\x03\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t\"]\n\x08Snapshot\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x0e\n\x06\x63onfig\x18\x02 \x01(\x0c\x12\x12\n\ndiscovered\x18\x03 \x01(\x0c\x12\x1b\n\x13\x64iscovered_valid_ms\x18\x04 \x01(\x03\"\xd1\x01\n\x06\x43hange\x12\x10\n\x08revision\x18\x01 \x01(\x03\x12\x10\n\x06\x63onfig\x18\x02 \x01(\x0cH\x00\x12\x34\n\ndiscovered\x18\x03 \x01(\x0b\x32\x1e.neuronetz.state.v1.DiscoveredH\x00\x12\x30\n\x03key\x18\x04 \x01(\x0b\x32!.neuronetz.state.v1.VersionChangeH\x00\x12\x33\n\x06tenant\x18\x05 \x01(\x0b\x32!.neuronetz.state.v1.VersionChangeH\x00\x42\x06\n\x04kind\".\n\nDiscovered\x12\x0e\n\x06record\x18\x01 \x01(\x0c\x12\x10\n\x08valid_ms\x18\x02 \x01(\x03\"=\n\rVersionChange\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x0f\n\x07refused\x18\x03 \x01(\x08\"\x14\n\x12GetSnapshotRequest\"E\n\x13GetSnapshotResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x1c.neuronetz.state.v1.Snapshot\" \n\rVerifyRequest\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t\"\x9a\x01\n\x0eVerifyResponse\x12;\n\x07verdict\x18\x01 \x01(\x0e\x32*.neuronetz.state.v1.VerifyResponse.Verdict\"K\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_MATCH\x10\x01\x12\x14\n\x10VERDICT_MISMATCH\x10\x02\x32\xc0\x01\n\x0cStateService\x12P\n\x05Watch\x12 .neuronetz.state.v1.WatchRequest\x1a!.neuronetz.state.v1.WatchResponse(\x01\x30\x01\x12^\n\x0bGetSnapshot\x12&.neuronetz.state.v1.GetSnapshotRequest\x1a\'.neuronetz.state.v1.GetSnapshotResponse2^\n\x0bKeyVerifier\x12O\n\x06Verify\x12!.neuronetz.state.v1.VerifyRequest\x1a\".neuronetz.state.v1.VerifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'neuronetz.state.v1.state_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERIFYREQUEST']._serialized_start=54
-  _globals['_VERIFYREQUEST']._serialized_end=86
-  _globals['_VERIFYRESPONSE']._serialized_start=89
-  _globals['_VERIFYRESPONSE']._serialized_end=243
-  _globals['_VERIFYRESPONSE_VERDICT']._serialized_start=168
-  _globals['_VERIFYRESPONSE_VERDICT']._serialized_end=243
-  _globals['_KEYVERIFIER']._serialized_start=245
-  _globals['_KEYVERIFIER']._serialized_end=339
+  _globals['_WATCHREQUEST']._serialized_start=55
+  _globals['_WATCHREQUEST']._serialized_end=298
+  _globals['_WATCHRESPONSE']._serialized_start=301
+  _globals['_WATCHRESPONSE']._serialized_end=521
+  _globals['_HELLO']._serialized_start=523
+  _globals['_HELLO']._serialized_end=614
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=616
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=695
+  _globals['_REJECTION']._serialized_start=697
+  _globals['_REJECTION']._serialized_end=742
+  _globals['_WORKERHEARTBEAT']._serialized_start=744
+  _globals['_WORKERHEARTBEAT']._serialized_end=831
+  _globals['_HEARTBEAT']._serialized_start=833
+  _globals['_HEARTBEAT']._serialized_end=862
+  _globals['_RESYNC']._serialized_start=864
+  _globals['_RESYNC']._serialized_end=888
+  _globals['_SNAPSHOT']._serialized_start=890
+  _globals['_SNAPSHOT']._serialized_end=983
+  _globals['_CHANGE']._serialized_start=986
+  _globals['_CHANGE']._serialized_end=1195
+  _globals['_DISCOVERED']._serialized_start=1197
+  _globals['_DISCOVERED']._serialized_end=1243
+  _globals['_VERSIONCHANGE']._serialized_start=1245
+  _globals['_VERSIONCHANGE']._serialized_end=1306
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=1308
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=1328
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=1330
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=1399
+  _globals['_VERIFYREQUEST']._serialized_start=1401
+  _globals['_VERIFYREQUEST']._serialized_end=1433
+  _globals['_VERIFYRESPONSE']._serialized_start=1436
+  _globals['_VERIFYRESPONSE']._serialized_end=1590
+  _globals['_VERIFYRESPONSE_VERDICT']._serialized_start=1515
+  _globals['_VERIFYRESPONSE_VERDICT']._serialized_end=1590
+  _globals['_STATESERVICE']._serialized_start=1593
+  _globals['_STATESERVICE']._serialized_end=1785
+  _globals['_KEYVERIFIER']._serialized_start=1787
+  _globals['_KEYVERIFIER']._serialized_end=1881
 # @@protoc_insertion_point(module_scope)

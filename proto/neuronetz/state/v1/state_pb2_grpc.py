@@ -25,6 +25,171 @@ if _version_not_supported:
     )
 
 
+class StateServiceStub:
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Watch = channel.stream_stream(
+                '/neuronetz.state.v1.StateService/Watch',
+                request_serializer=neuronetz_dot_state_dot_v1_dot_state__pb2.WatchRequest.SerializeToString,
+                response_deserializer=neuronetz_dot_state_dot_v1_dot_state__pb2.WatchResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/neuronetz.state.v1.StateService/GetSnapshot',
+                request_serializer=neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+
+
+class StateServiceServicer:
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    def Watch(self, request_iterator, context):
+        """The stream described above, one per worker process.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """The same snapshot, once: for looking at it, and for a worker that starts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_StateServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Watch': grpc.stream_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=neuronetz_dot_state_dot_v1_dot_state__pb2.WatchRequest.FromString,
+                    response_serializer=neuronetz_dot_state_dot_v1_dot_state__pb2.WatchResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'neuronetz.state.v1.StateService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('neuronetz.state.v1.StateService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class StateService:
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    @staticmethod
+    def Watch(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/neuronetz.state.v1.StateService/Watch',
+            neuronetz_dot_state_dot_v1_dot_state__pb2.WatchRequest.SerializeToString,
+            neuronetz_dot_state_dot_v1_dot_state__pb2.WatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neuronetz.state.v1.StateService/GetSnapshot',
+            neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotRequest.SerializeToString,
+            neuronetz_dot_state_dot_v1_dot_state__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class KeyVerifierStub:
     """The slow way to check an API key, for the one case in which the fast way cannot: a key record that lost its
     digest because Redis lost its data. Argon2id runs in a bounded pool here, never on the data plane.

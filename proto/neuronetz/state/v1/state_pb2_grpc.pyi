@@ -26,6 +26,97 @@ class _ServicerContext(_grpc.ServicerContext, _aio.ServicerContext):  # type: ig
 GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
+class StateServiceStub:
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> StateServiceAsyncStub: ...
+    Watch: _grpc.StreamStreamMultiCallable[_state_pb2.WatchRequest, _state_pb2.WatchResponse]
+    """The stream described above, one per worker process."""
+    GetSnapshot: _grpc.UnaryUnaryMultiCallable[_state_pb2.GetSnapshotRequest, _state_pb2.GetSnapshotResponse]
+    """The same snapshot, once: for looking at it, and for a worker that starts."""
+
+@_typing.type_check_only
+class StateServiceAsyncStub(StateServiceStub):
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Watch: _aio.StreamStreamMultiCallable[_state_pb2.WatchRequest, _state_pb2.WatchResponse]  # type: ignore[assignment]
+    """The stream described above, one per worker process."""
+    GetSnapshot: _aio.UnaryUnaryMultiCallable[_state_pb2.GetSnapshotRequest, _state_pb2.GetSnapshotResponse]  # type: ignore[assignment]
+    """The same snapshot, once: for looking at it, and for a worker that starts."""
+
+class StateServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Keeps every worker's picture of the state current, and lets changes be felt at once.
+
+    Redis is what a request is decided on; this stream only makes changes fast: new backends and models are used within
+    milliseconds, streams of a revoked key are cut, cached keys are forgotten. A worker without it polls Redis and works.
+
+    Order on a stream: the worker sends Hello first and nothing before it. The server answers with a Snapshot, or, when it
+    still has every change since `Hello.revision`, with those changes; then it sends changes in order of their revisions
+    and a Heartbeat every 2 seconds. The worker answers each Snapshot and Change with an Acknowledgement once it is
+    applied, or with a Rejection, and then goes on with the last state that was good. Workers send a Heartbeat every
+    2 seconds too.
+
+    Staleness: a worker that has missed three heartbeats reconnects, to another control plane where it knows one, with
+    jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
+    A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
+    Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
+    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    """
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request_iterator: _MaybeAsyncIterator[_state_pb2.WatchRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_state_pb2.WatchResponse], _abc.AsyncIterator[_state_pb2.WatchResponse]]:
+        """The stream described above, one per worker process."""
+
+    @_abc_1.abstractmethod
+    def GetSnapshot(
+        self,
+        request: _state_pb2.GetSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_state_pb2.GetSnapshotResponse, _abc.Awaitable[_state_pb2.GetSnapshotResponse]]:
+        """The same snapshot, once: for looking at it, and for a worker that starts."""
+
+def add_StateServiceServicer_to_server(servicer: StateServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
 class KeyVerifierStub:
     """The slow way to check an API key, for the one case in which the fast way cannot: a key record that lost its
     digest because Redis lost its data. Argon2id runs in a bounded pool here, never on the data plane.

@@ -1,0 +1,12 @@
+"""Audit rows of failed authentications, which have neither tenant nor key."""
+
+from controlplane.store.scripts import run_script
+
+ID = "2026-11-22T00:00:00:000000"
+VERSION = "1.38.0"
+DESCRIPTION = "anonymous failures"
+
+
+async def forwards() -> None:
+    """Runs the script beside this module inside the current transaction."""
+    await run_script(__file__)

@@ -1,0 +1,1 @@
+"""``UsageService`` over real sockets, with a real Postgres and a real Redis."""

@@ -1,0 +1,1 @@
+"""What the worker remembers of the watch, without any stream."""
