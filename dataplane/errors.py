@@ -28,6 +28,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from dataplane.rates import Rates
+
 Source = Literal["client", "upstream", "internal"]
 LimitName = Literal["requests", "tokens", "concurrency", "budget_day", "budget_month", "budget_total"]
 AuthenticationFailure = Literal[
@@ -117,16 +119,23 @@ class UnknownRouteError(GatewayError):
 
 
 class LimitExceededError(GatewayError):
-    """A limit of the key or of its tenant refuses the request now."""
+    """A limit of the key or of its tenant refuses the request now.
+
+    ``exhausted``: trying again does not help before ``retry_after_s``, or ever: a budget is used up, or the prompt
+    alone is more than a minute allows.
+    """
 
     code = "limit_exceeded"
     source = "client"
     retryable = True
 
-    def __init__(self, limit: LimitName, *, retry_after_s: int, exhausted: bool = False) -> None:
+    def __init__(
+        self, limit: LimitName, *, retry_after_s: int, exhausted: bool = False, rates: Rates | None = None
+    ) -> None:
         super().__init__(limit, retry_after_s=retry_after_s)
         self.limit = limit
         self.exhausted = exhausted
+        self.rates = rates
 
 
 class CannotCheckError(GatewayError):

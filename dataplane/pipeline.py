@@ -50,7 +50,7 @@ class Pipeline:
         arrival = exchange.arrival
         try:
             inference = await self._read(principal, exchange)
-            principal, lease = await self._admit(principal, arrival.request_id, inference)
+            principal, lease, inference = await self._admit(principal, arrival, inference)
         except GatewayError as refusal:
             raise await self._refusal(principal, exchange, refusal) from None
         except asyncio.CancelledError:
@@ -58,6 +58,7 @@ class Pipeline:
             left = interrupt.reason or ClientClosedError()
             self._settle.refused(principal, arrival, left, status=self._status_of(left))
             raise
+        exchange.admitted(inference, lease.rates)
         with self._settle.holding(lease, principal, arrival, inference, interrupt) as held:
             try:
                 candidates = self._route(inference.canonical)

@@ -13,10 +13,12 @@ from typing import Literal, Protocol
 
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
+from dataplane.rates import Rates
 from dataplane.values import (
     Arrival,
     Candidate,
     Credentials,
+    Demand,
     Grant,
     InferenceRequest,
     Lease,
@@ -45,6 +47,10 @@ class Exchange(Protocol):
 
     async def inference(self) -> InferenceRequest:
         """Reads and parses the body. Raises ``RequestError`` (400, 408, 413, 415)."""
+        ...
+
+    def admitted(self, inference: InferenceRequest, rates: Rates) -> None:
+        """Takes note of what was granted, for the headers of the reply."""
         ...
 
     async def deliver(self, batches: AsyncIterator[Batch]) -> None:
@@ -84,8 +90,10 @@ class Failures(Protocol):
 class Leases(Protocol):
     """Admission in Redis, one script each."""
 
-    async def acquire(self, principal: Principal, request_id: RequestId) -> Lease:
-        """Takes a slot of the key and one of the tenant, or nothing.
+    async def acquire(self, principal: Principal, request_id: RequestId, demand: Demand, crashed: bytes) -> Lease:
+        """Takes slots, reserves tokens and counts the request, for the key and for the tenant, or nothing.
+
+        ``crashed`` is the usage event, without a day, for the case that this worker does not live to settle.
 
         Raises ``StalePrincipalError`` when a newer version is live, ``AuthenticationError`` for a key or tenant that
         is refused, ``LimitExceededError`` and ``CannotCheckError``.
@@ -112,8 +120,8 @@ class Observer(Protocol):
 class Settlements(Protocol):
     """What requests leave behind; owned by the worker. Both return at once and survive the request's cancellation."""
 
-    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
-        """Returns the slots of a lease and appends its usage event, once."""
+    def settle(self, lease: Lease, principal: Principal, event: UsageEvent) -> None:
+        """Returns the slots of a lease, charges the tokens of its usage event and appends it, once."""
         ...
 
     def append(self, principal: Principal, event: bytes) -> None:

@@ -12,6 +12,7 @@ from typing import NewType
 import msgspec
 
 from dataplane.native import Body, EmbedReply, Record
+from dataplane.rates import Rates
 from shared.keyspace import KeyId, LeaseId, Shard, TenantId
 from shared.modelname import CanonicalName
 from shared.records import ModelRecord, Provenance
@@ -120,13 +121,31 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     unknown_fields: int = 0
 
 
+class Demand(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request asks of its limits, in tokens."""
+
+    # No prompt can be longer than this: what budgets reserve for it.
+    prompt_bound: int
+    # What it probably is: what tokens/min goes by.
+    prompt_estimate: int
+    # The most that it may produce, and how often: twice where the backend generates twice.
+    num_predict: int
+    output_factor: int = 1
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """One admitted request: a slot of the key and one of its tenant, until settled or expired."""
 
     lease_id: LeaseId
     shard: Shard
-    # Partition and period of everything that this request will be charged to (``20261120``).
+    # Periods that everything of this request is charged to (``20261120``, ``202611``); the day is its partition too.
     day: str
+    month: str
+    # What was reserved: the bound of the prompt, and ``output_factor`` times the granted output.
+    prompt_bound: int
+    num_predict: int
+    output_factor: int = 1
+    rates: Rates = Rates()
     # Seconds of this machine's monotonic clock at which the admission was sent.
     taken_s: float
 

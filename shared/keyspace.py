@@ -79,8 +79,11 @@ def window(shard: Shard, scope: Scope) -> str:
     return f"gateway:{{{shard}}}:window:{scope}"
 
 
-def budget(shard: Shard, scope: Scope, period: Period | Literal["total"]) -> str:
-    """What a scope has used and reserved in a period (hash: ``used``, ``reserved``)."""
+def budget(shard: Shard, scope: Scope, period: Period | Literal["total", ""]) -> str:
+    """What a scope has used and reserved in a period (hash: ``used``, ``reserved``).
+
+    Without a period it is what all names of the scope begin with.
+    """
     return f"gateway:{{{shard}}}:budget:{scope}:{period}"
 
 

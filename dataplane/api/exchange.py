@@ -13,6 +13,7 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api.dialect import Caps, Endpoint, Rendering
+from dataplane.api.problems import rate_headers
 from dataplane.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -24,6 +25,7 @@ from dataplane.errors import (
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.ports import Batch
+from dataplane.rates import Rates
 from dataplane.values import Arrival, Credentials, InferenceRequest
 
 Headers = list[tuple[bytes, bytes]]
@@ -86,6 +88,7 @@ class HTTPExchange:
         "_edge",
         "_endpoint",
         "_inference",
+        "_rates",
         "_receive",
         "_rendering",
         "_scope",
@@ -121,6 +124,7 @@ class HTTPExchange:
         self._send = send
         self._body_complete = False
         self._inference: InferenceRequest | None = None
+        self._rates: Rates | None = None
         self._rendering: Rendering | None = None
         self._watcher: asyncio.Task[None] | None = None
         # Whether a status line has left: from then on an error can only be an event.
@@ -140,6 +144,11 @@ class HTTPExchange:
         self._rendering = parsed.rendering(self.arrival.request_id, self.arrival.created_at_ms // 1000)
         self._watcher = asyncio.create_task(self._watch_disconnect())
         return parsed.request
+
+    def admitted(self, inference: InferenceRequest, rates: Rates) -> None:
+        """See ``ports.Exchange``."""
+        self._inference = inference
+        self._rates = rates
 
     async def body(self) -> bytes:
         """The whole body. Raises ``RequestError`` (408, 413, 415) and ``ClientClosedError``."""
@@ -258,6 +267,8 @@ class HTTPExchange:
 
     def _headers(self, rendering: Rendering) -> Headers:
         headers = [(b"content-type", rendering.content_type), self._request_id(), (b"cache-control", b"no-store")]
+        if self._rates is not None:
+            headers += rate_headers(self._rates)
         request = self._inference
         if request is not None:
             if request.clamped:

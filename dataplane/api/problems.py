@@ -14,6 +14,7 @@ import msgspec
 
 from dataplane import errors
 from dataplane.api.dialect import JSON, JSON_UTF8
+from dataplane.rates import Rates
 from dataplane.values import Dialect
 
 REQUEST_ID_HEADER = b"x-request-id"
@@ -92,11 +93,27 @@ def render(
     ]
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if _is_exhausted(error):
-        headers.append((b"x-should-retry", b"false"))
+    if isinstance(error, errors.LimitExceededError):
+        if error.exhausted:
+            headers.append((b"x-should-retry", b"false"))
+        if error.rates is not None:
+            headers += rate_headers(error.rates)
     if row.status in _RETRY_STATUSES:
         headers.append((b"retry-after", b"%d" % _retry_after_s(error)))
     return Problem(status=row.status, headers=headers, body=body)
+
+
+def rate_headers(rates: Rates) -> list[tuple[bytes, bytes]]:
+    """``x-ratelimit-*`` as OpenAI names them; none for what has no limit."""
+    headers: list[tuple[bytes, bytes]] = []
+    for name, rate in ((b"requests", rates.requests), (b"tokens", rates.tokens)):
+        if rate is not None:
+            headers += (
+                (b"x-ratelimit-limit-" + name, b"%d" % rate.limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % rate.remaining),
+                (b"x-ratelimit-reset-" + name, b"%ds" % rate.reset_s),
+            )
+    return headers
 
 
 def broken(error: BaseException, dialect: Dialect, request_id: str) -> bytes:
@@ -128,7 +145,7 @@ def _message(error: BaseException) -> str:
     if isinstance(error, errors.LimitExceededError):
         words = _LIMITS[error.limit]
         if not error.limit.startswith("budget"):
-            return words
+            return f"{words}: the prompt alone is more than the limit" if error.exhausted else words
         return f"{words} is exhausted" if error.exhausted else f"{words} is reserved by requests in flight"
     return error.message if isinstance(error, errors.RequestError) else INTERNAL.message or ""
 
@@ -137,12 +154,13 @@ def _code(error: BaseException, row: Row) -> str:
     if row is INTERNAL or not isinstance(error, errors.GatewayError):
         return errors.GatewayError.code
     if isinstance(error, errors.LimitExceededError):
-        return EXHAUSTED_TYPE if error.exhausted else f"{error.limit}_limit_exceeded"
+        return EXHAUSTED_TYPE if _is_exhausted(error) else f"{error.limit}_limit_exceeded"
     return error.code
 
 
 def _is_exhausted(error: BaseException) -> bool:
-    return isinstance(error, errors.LimitExceededError) and error.exhausted
+    """Whether a budget is used up."""
+    return isinstance(error, errors.LimitExceededError) and error.exhausted and error.limit.startswith("budget")
 
 
 def _retry_after_s(error: BaseException) -> int:

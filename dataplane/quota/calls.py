@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataplane.quota.scripts import ABANDON, ACQUIRE, APPEND, CHECK, SETTLE, Call, bulk
-from dataplane.values import Principal
+import struct
+
+from dataplane.quota.scripts import ABANDON, ACQUIRE, APPEND, CHECK, CORRECT, SETTLE, Call, bulk
+from dataplane.values import Demand, Lease, Limits, Principal
 from shared import keyspace
 from shared.keyspace import SHARD_COUNT, KeyId, LeaseId
 
@@ -14,73 +16,99 @@ LEASE_RECORD_EXTRA_MS = 86_400_000
 # A tombstone must outlast every repetition of a settlement that Redis has seen without our knowing.
 TOMBSTONE_TTL_MS = 120_000
 _MAX_PRINCIPALS = 16_384
+_FOUR_DOUBLES = struct.Struct(">4d")
+_TWELVE_DOUBLES = struct.Struct(">12d")
 
 
 class PrincipalCalls:
     """Packed calls of a principal at one version. ``backlog_max_events`` is the cap of its shard."""
 
     __slots__ = (
-        "_abandon_keys",
-        "_acquire_arguments",
         "_acquire_keys",
         "_append_keys",
         "_check_keys",
+        "_close_keys",
         "_deny_key",
         "_lease_key",
-        "_settle_keys",
+        "_limits",
         "_standing",
     )
 
     def __init__(self, principal: Principal, backlog_max_events: int) -> None:
         shard = principal.shard
-        key, tenant = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
+        scopes = (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id))
         fence, live, usage = keyspace.fence(shard), keyspace.live(shard), keyspace.usage(shard)
         self._deny_key = keyspace.deny(shard)
-        slots = (keyspace.leases(shard, key), keyspace.leases(shard, tenant), keyspace.expiry(shard))
+        kept = (
+            *(keyspace.leases(shard, scope) for scope in scopes),
+            keyspace.expiry(shard),
+            *(keyspace.window(shard, scope) for scope in scopes),
+            *(keyspace.budget(shard, scope, "") for scope in scopes),
+        )
         self._lease_key = keyspace.lease(shard, "")
         self._check_keys = bulk(4, fence, live, usage, self._deny_key)
-        self._acquire_keys = bulk(8, fence, live, usage, *slots)
-        self._settle_keys = bulk(6, fence, usage, *slots)
-        self._abandon_keys = bulk(4, *slots)
+        self._acquire_keys = bulk(12, fence, live, usage, *kept)
+        self._close_keys = bulk(10, fence, usage, *kept)
         self._append_keys = bulk(2, fence, usage)
         self._standing = bulk(
-            key,
-            tenant,
+            *scopes,
             principal.key_version,
             principal.tenant_version,
             principal.expires_at_ms,
             backlog_max_events,
         )
-        self._acquire_arguments = self._standing + bulk(
-            _limit(principal.key_limits.concurrent),
-            _limit(principal.tenant_limits.concurrent),
-            LEASE_TTL_MS,
-            LEASE_RECORD_EXTRA_MS,
+        self._limits = bulk(
+            packed_limits(principal.key_limits, principal.tenant_limits), LEASE_TTL_MS, LEASE_RECORD_EXTRA_MS
         )
 
-    def acquire(self, incarnation: bytes, lease_id: LeaseId) -> Call:
+    def acquire(self, incarnation: bytes, lease_id: LeaseId, demand: Demand, crashed: bytes) -> Call:
         """``acquire.lua``."""
-        dynamic = bulk(self._lease_key + lease_id, self._deny_key, incarnation)
-        tail = b"".join((self._acquire_keys, dynamic, self._acquire_arguments, bulk(lease_id)))
-        return Call(ACQUIRE, 8 + 12, tail)
+        asked = _FOUR_DOUBLES.pack(
+            demand.prompt_bound, demand.prompt_estimate, demand.num_predict, demand.output_factor
+        )
+        keys = bulk(self._lease_key + lease_id, self._deny_key, incarnation)
+        tail = b"".join((self._acquire_keys, keys, self._standing, self._limits, bulk(lease_id, asked, crashed)))
+        return Call(ACQUIRE, 12 + 13, tail)
 
     def check(self, incarnation: bytes) -> Call:
         """``check.lua``."""
         return Call(CHECK, 4 + 7, b"".join((self._check_keys, bulk(incarnation), self._standing)))
 
-    def settle(self, incarnation: bytes, lease_id: LeaseId, event: bytes) -> Call:
+    def settle(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> Call:
         """``settle.lua``."""
-        dynamic = bulk(self._lease_key + lease_id, incarnation, lease_id, event, TOMBSTONE_TTL_MS)
-        return Call(SETTLE, 6 + 4, self._settle_keys + dynamic)
+        return Call(SETTLE, 10 + 7, self._closing(incarnation, lease, event, tokens))
 
-    def abandon(self, lease_id: LeaseId) -> Call:
+    def correct(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> Call:
+        """``correct.lua``; ``tokens`` are signed."""
+        return Call(CORRECT, 10 + 7, self._closing(incarnation, lease, event, tokens))
+
+    def abandon(self, incarnation: bytes, lease_id: LeaseId) -> Call:
         """``abandon.lua``."""
-        dynamic = bulk(self._lease_key + lease_id, lease_id, TOMBSTONE_TTL_MS)
-        return Call(ABANDON, 4 + 2, self._abandon_keys + dynamic)
+        dynamic = bulk(self._lease_key + lease_id, incarnation, lease_id, TOMBSTONE_TTL_MS)
+        return Call(ABANDON, 10 + 3, self._close_keys + dynamic)
 
     def append(self, incarnation: bytes, event: bytes) -> Call:
         """``append.lua``."""
         return Call(APPEND, 2 + 2, self._append_keys + bulk(incarnation, event))
+
+    def _closing(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> bytes:
+        return self._close_keys + bulk(
+            self._lease_key + lease.lease_id,
+            incarnation,
+            lease.lease_id,
+            event,
+            TOMBSTONE_TTL_MS,
+            tokens,
+            lease.day,
+            lease.month,
+        )
+
+
+def packed_limits(key: Limits, tenant: Limits) -> bytes:
+    """The limits of both scopes as ``acquire.lua`` reads them."""
+    names = ("concurrent", "rpm", "tpm", "budget_day", "budget_month", "budget_total")
+    values = (getattr(limits, name) for name in names for limits in (key, tenant))
+    return _TWELVE_DOUBLES.pack(*(-1 if value is None else value for value in values))
 
 
 class Calls:
@@ -105,7 +133,3 @@ class Calls:
 
     def __repr__(self) -> str:
         return f"Calls({len(self._known)} principals)"
-
-
-def _limit(concurrent: int | None) -> int:
-    return -1 if concurrent is None else concurrent

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError, LimitExceededError
+from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError, LimitExceededError, LimitName
 from dataplane.ports import StalePrincipalError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
 from dataplane.quota.refused import RefusedVersions
-from dataplane.values import Lease, Principal, RequestId
+from dataplane.rates import RateLimit, Rates
+from dataplane.values import Demand, Lease, Principal, RequestId
 from shared.clock import Clock
-from shared.keyspace import LeaseId
+from shared.keyspace import LeaseId, Shard
+
+_LIMITS: Mapping[bytes, LimitName] = {
+    b"requests": "requests",
+    b"tokens": "tokens",
+    b"concurrency": "concurrency",
+    b"budget_day": "budget_day",
+    b"budget_month": "budget_month",
+    b"budget_total": "budget_total",
+}
+_MINUTE_MS = 60_000
+_UNKNOWN_INCARNATION = b"unknown"
 
 
 class Buffer(Protocol):
@@ -34,17 +47,28 @@ class RedisLeases:
         self._refused = refused
         self._clock = clock
 
-    async def acquire(self, principal: Principal, request_id: RequestId) -> Lease:
-        """Takes a slot of the key and one of the tenant. The request id becomes the lease id: it must be ours."""
+    async def acquire(self, principal: Principal, request_id: RequestId, demand: Demand, crashed: bytes) -> Lease:
+        """See ``ports.Leases``. The request id becomes the lease id: it must be ours."""
         self._require_standing(principal)
         lease_id, shard = LeaseId(request_id), principal.shard
         calls = self._calls.of(principal)
-        call = calls.acquire(self._link.incarnation(shard), lease_id)
+        call = calls.acquire(self._link.incarnation(shard), lease_id, demand, crashed)
         taken_s = self._clock.monotonic()
-        decision, day, retry_after_ms = await self._link.call(shard, call, undo=lambda: calls.abandon(lease_id))
-        if decision == b"admitted":
-            return Lease(lease_id=lease_id, shard=shard, day=day.decode(), taken_s=taken_s)
-        raise _refusal(decision, retry_after_ms)
+        reply = await self._link.call(shard, call, undo=lambda: calls.abandon(self._incarnation_now(shard), lease_id))
+        if reply[0] != b"admitted":
+            raise _refusal(principal, reply)
+        day, month, num_predict = reply[9:]
+        return Lease(
+            lease_id=lease_id,
+            shard=shard,
+            day=day.decode(),
+            month=month.decode(),
+            prompt_bound=demand.prompt_bound,
+            num_predict=num_predict,
+            output_factor=demand.output_factor,
+            rates=_rates(principal, reply),
+            taken_s=taken_s,
+        )
 
     async def check(self, principal: Principal) -> None:
         """The same checks without a lease."""
@@ -53,7 +77,7 @@ class RedisLeases:
         call = self._calls.of(principal).check(self._link.incarnation(shard))
         [decision] = await self._link.call(shard, call)
         if decision != b"allowed":
-            raise _refusal(decision, 0)
+            raise _refusal(principal, [decision])
 
     def _require_standing(self, principal: Principal) -> None:
         """Everything that needs no Redis to say no."""
@@ -62,12 +86,27 @@ class RedisLeases:
         if self._buffer.is_full:
             raise CannotCheckError("the settlement buffer is full")
 
+    def _incarnation_now(self, shard: Shard) -> bytes:
+        """What an undo says when it is sent: on a new connection nobody knows yet which server it is."""
+        try:
+            return self._link.incarnation(shard)
+        except CannotCheckError:
+            return _UNKNOWN_INCARNATION
+
     def __repr__(self) -> str:
         return f"RedisLeases({self._link!r})"
 
 
-def _refusal(decision: bytes, retry_after_ms: int) -> GatewayError | StalePrincipalError:
+def _refusal(principal: Principal, reply: Sequence[Any]) -> GatewayError | StalePrincipalError:
     """What a decision means for the request; the words are those of the scripts."""
+    decision = reply[0]
+    if decision in _LIMITS:
+        return LimitExceededError(
+            _LIMITS[decision],
+            retry_after_s=max(1, math.ceil(reply[1] / 1000)),
+            exhausted=bool(reply[2]),
+            rates=_rates(principal, reply),
+        )
     match decision:
         case b"stale":
             return StalePrincipalError()
@@ -77,7 +116,24 @@ def _refusal(decision: bytes, retry_after_ms: int) -> GatewayError | StalePrinci
             return AuthenticationError("suspended")
         case b"expired":
             return AuthenticationError("expired")
-        case b"concurrency":
-            return LimitExceededError("concurrency", retry_after_s=math.ceil(retry_after_ms / 1000))
         case _:
             return CannotCheckError(f"admission said {decision.decode(errors='replace')}")
+
+
+def _rates(principal: Principal, reply: Sequence[Any]) -> Rates:
+    key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = reply[3:9]
+    key, tenant = principal.key_limits, principal.tenant_limits
+    return Rates(
+        requests=_tighter((key.rpm, key_requests, key_idle_ms), (tenant.rpm, tenant_requests, tenant_idle_ms)),
+        tokens=_tighter((key.tpm, key_tokens, key_idle_ms), (tenant.tpm, tenant_tokens, tenant_idle_ms)),
+    )
+
+
+def _tighter(*scopes: tuple[int | None, int, int]) -> RateLimit | None:
+    """The limit with the least left. Of each scope: limit, what is counted, ms since its latest request."""
+    rates = [
+        RateLimit(limit, max(0, limit - counted), max(0, math.ceil((_MINUTE_MS - idle_ms) / 1000)) if counted else 0)
+        for limit, counted, idle_ms in scopes
+        if limit is not None
+    ]
+    return min(rates, key=lambda rate: rate.remaining, default=None)

@@ -37,7 +37,6 @@ for at = 4, #ARGV, 3 do
     redis.call('ZADD', KEYS[3], until_ms, lease_id)
     for slot = at, at + 1 do
       redis.call('ZADD', KEYS[slot], until_ms, lease_id)
-      redis.call('PEXPIRE', KEYS[slot], 2 * ttl_ms)
     end
     redis.call('PEXPIRE', KEYS[at + 2], ttl_ms + tonumber(ARGV[3]))
   end

@@ -83,11 +83,12 @@ class Script:
         return f"Script({self.name})"
 
 
-ACQUIRE = Script("standing", "acquire")
+ACQUIRE = Script("standing", "periods", "window", "acquire")
 CHECK = Script("standing", "check")
 RENEW = Script("renew")
-SETTLE = Script("settle")
+SETTLE = Script("fenced", "periods", "window", "settle")
+CORRECT = Script("fenced", "periods", "correct")
 APPEND = Script("append")
-ABANDON = Script("abandon")
+ABANDON = Script("fenced", "periods", "window", "abandon")
 AUTHFAIL = Script("authfail")
-ALL = (ACQUIRE, CHECK, RENEW, SETTLE, APPEND, ABANDON, AUTHFAIL)
+ALL = (ACQUIRE, CHECK, RENEW, SETTLE, CORRECT, APPEND, ABANDON, AUTHFAIL)

@@ -15,16 +15,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from dataplane.errors import CannotCheckError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
 from dataplane.quota.scripts import Call
 from dataplane.values import Lease, Principal
-from shared import logs
+from shared import logs, records
 from shared.backoff import Backoff
 from shared.keyspace import Shard
+from shared.records import UsageEvent
 
-_ACKNOWLEDGED = frozenset({b"settled", b"again", b"charged", b"appended"})
+_ACKNOWLEDGED = frozenset({b"settled", b"again", b"charged", b"corrected", b"appended"})
+_REAPED = b"reaped"
 _RETRIES_AT_ONCE = 64
 
 log = logs.get(__name__)
@@ -43,6 +47,8 @@ class _Settlement:
     shard: Shard
     # Packs the call for the server that is there when it is sent.
     pack: Callable[[bytes], Call]
+    # What is to be sent instead when the lease was charged as crashed meanwhile.
+    corrected: Callable[[], _Settlement] | None = None
 
 
 class Settlements:
@@ -73,10 +79,20 @@ class Settlements:
         """Settlements that Redis has not acknowledged."""
         return len(self._waiting) + self._in_flight
 
-    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
-        """Closes a lease with its usage event. Returns at once and never raises."""
+    def settle(self, lease: Lease, principal: Principal, event: UsageEvent) -> None:
+        """Closes a lease and charges what its usage event says. Returns at once and never raises."""
         calls = self._calls.of(principal)
-        self._start(_Settlement(lease.shard, lambda incarnation: calls.settle(incarnation, lease.lease_id, event)))
+        raw, tokens = records.encode(event), event.prompt_tokens + event.completion_tokens
+
+        def corrected() -> _Settlement:
+            log.warning("lease_was_reaped", lease_id=lease.lease_id)
+            correction = correction_of(lease, event)
+            raw, tokens = records.encode(correction), correction.prompt_tokens + correction.completion_tokens
+            return _Settlement(lease.shard, lambda incarnation: calls.correct(incarnation, lease, raw, tokens))
+
+        self._start(
+            _Settlement(lease.shard, lambda incarnation: calls.settle(incarnation, lease, raw, tokens), corrected)
+        )
 
     def append(self, principal: Principal, event: bytes) -> None:
         """Appends a usage event that has no lease. Returns at once and never raises."""
@@ -120,7 +136,11 @@ class Settlements:
 
         def ended(future: asyncio.Future[Any]) -> None:
             self._in_flight -= 1
-            if future.cancelled() or future.exception() is not None or future.result() not in _ACKNOWLEDGED:
+            if future.cancelled() or future.exception() is not None:
+                self._wait(settlement)
+            elif future.result() == _REAPED and settlement.corrected is not None:
+                self._start(settlement.corrected())
+            elif future.result() not in _ACKNOWLEDGED:
                 self._wait(settlement)
             else:
                 self.counts.acknowledged += 1
@@ -136,21 +156,39 @@ class Settlements:
         """Sends the oldest settlements once more, several at once; False when Redis did not take one."""
         batch = [self._waiting[index] for index in range(min(_RETRIES_AT_ONCE, len(self._waiting)))]
         taken = await asyncio.gather(*(self._sent(settlement) for settlement in batch))
-        for settlement, done in zip(batch, taken, strict=True):
+        for left in taken:
             self._waiting.popleft()
-            if not done:
-                self._waiting.append(settlement)
+            if left is not None:
+                self._waiting.append(left)
         self.counts.repeated += len(batch)
-        self.counts.acknowledged += sum(taken)
+        self.counts.acknowledged += taken.count(None)
         self._acknowledged.set()
-        return all(taken)
+        return not any(left in batch for left in taken)
 
-    async def _sent(self, settlement: _Settlement) -> bool:
+    async def _sent(self, settlement: _Settlement) -> _Settlement | None:
+        """Sends once more; gives what is still to be sent afterwards."""
         try:
             call = settlement.pack(self._link.incarnation(settlement.shard))
-            return await self._link.call(settlement.shard, call) in _ACKNOWLEDGED
+            reply = await self._link.call(settlement.shard, call)
         except CannotCheckError:
-            return False
+            return settlement
+        if reply == _REAPED and settlement.corrected is not None:
+            return settlement.corrected()
+        return None if reply in _ACKNOWLEDGED else settlement
 
     def __repr__(self) -> str:
         return f"Settlements(waiting={len(self._waiting)}, in_flight={self._in_flight})"
+
+
+def correction_of(lease: Lease, event: UsageEvent) -> UsageEvent:
+    """What makes a lease that was charged in full, as crashed, cost what its event says."""
+    return msgspec.structs.replace(
+        event,
+        event_id=lease.lease_id + records.CORRECTION_SUFFIX,
+        outcome="correction",
+        prompt_tokens=event.prompt_tokens - lease.prompt_bound,
+        completion_tokens=event.completion_tokens - lease.output_factor * lease.num_predict,
+        prompt=None,
+        reply=None,
+        prompt_log_days=None,
+    )

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
+from dataplane import bounds, events
 from dataplane.capabilities import unsupported
-from dataplane.errors import CannotCheckError, ForbiddenError, RequestError
+from dataplane.errors import CannotCheckError, ForbiddenError, LimitExceededError, RequestError
+from dataplane.native import EmbedBody
 from dataplane.ports import Keys, Leases, Models, StalePrincipalError
-from dataplane.values import InferenceRequest, Lease, Principal, RequestId
+from dataplane.values import Arrival, Demand, InferenceRequest, Lease, Principal
+from shared import modelname, records
+
+_INTERNAL_STATUS = 500
 
 
 class Admit:
@@ -23,30 +30,44 @@ class Admit:
         self._models = models
 
     async def __call__(
-        self, principal: Principal, request_id: RequestId, inference: InferenceRequest
-    ) -> tuple[Principal, Lease]:
-        """A lease, and the principal that it was given to.
+        self, principal: Principal, arrival: Arrival, inference: InferenceRequest
+    ) -> tuple[Principal, Lease, InferenceRequest]:
+        """A lease, the principal that it was given to, and the request with the output that was granted.
 
         Raises ``ForbiddenError`` for a model that is not there or not granted, ``RequestError`` for what it cannot do,
-        ``AuthenticationError`` for a key or
-        tenant that is refused by now, ``LimitExceededError`` and ``CannotCheckError``.
+        ``AuthenticationError`` for a key or tenant that is refused by now, ``LimitExceededError`` and
+        ``CannotCheckError``.
         """
 
         async def acquire(principal: Principal) -> Lease:
-            model = self._models.resolve(principal.grant, inference.canonical)
-            lacking = None if model is None else unsupported(inference, model)
-            if model is None or lacking is not None:
+            try:
+                demand = self._demand(principal, inference)
+            except (ForbiddenError, RequestError, LimitExceededError):
                 # Also a refusal has to be true: a revoked key learns nothing about models.
                 await self._leases.check(principal)
-                raise ForbiddenError("model_not_allowed") if lacking is None else RequestError(lacking)
-            return await self._leases.acquire(principal, request_id)
+                raise
+            return await self._leases.acquire(
+                principal, arrival.request_id, demand, _crashed(principal, arrival, inference)
+            )
 
-        return await self._with_fresh(principal, acquire)
+        principal, lease = await self._with_fresh(principal, acquire)
+        return principal, lease, _granted(inference, lease.num_predict)
 
     async def check(self, principal: Principal) -> Principal:
         """The same for requests that take no lease. Raises as above, but for models and limits."""
         principal, _ = await self._with_fresh(principal, self._leases.check)
         return principal
+
+    def _demand(self, principal: Principal, inference: InferenceRequest) -> Demand:
+        """What has to be reserved, if the model may be used and can do what is asked."""
+        model = self._models.resolve(principal.grant, inference.canonical)
+        if model is None:
+            raise ForbiddenError("model_not_allowed")
+        if (lacking := unsupported(inference, model)) is not None:
+            raise RequestError(lacking)
+        candidates = self._models.candidates(inference.canonical)
+        demand = bounds.demand_of(inference, (candidate.model for candidate in candidates))
+        return bounds.lowered_to_rates(demand, principal.key_limits, principal.tenant_limits)
 
     async def _with_fresh[T](
         self, principal: Principal, decide: Callable[[Principal], Awaitable[T]]
@@ -62,3 +83,28 @@ class Admit:
 
     def __repr__(self) -> str:
         return f"Admit({self._leases!r})"
+
+
+def _crashed(principal: Principal, arrival: Arrival, inference: InferenceRequest) -> bytes:
+    """What the ledger will say of a request whose worker did not live to settle it; the reaper adds the rest."""
+    event = events.of_request(
+        principal,
+        arrival,
+        day="",
+        outcome="crashed",
+        status=_INTERNAL_STATUS,
+        model=modelname.display(inference.canonical),
+        provenance="estimated",
+    )
+    return records.encode(event)
+
+
+def _granted(inference: InferenceRequest, num_predict: int) -> InferenceRequest:
+    """The request with the output that was granted."""
+    body = inference.body
+    if num_predict == inference.num_predict or isinstance(body, EmbedBody):
+        return inference
+    options = msgspec.structs.replace(body.options, num_predict=num_predict)
+    return msgspec.structs.replace(
+        inference, body=msgspec.structs.replace(body, options=options), num_predict=num_predict, clamped=True
+    )

@@ -14,6 +14,7 @@ from typing import Self
 
 import msgspec
 
+from dataplane import events
 from dataplane.errors import (
     AuthenticationError,
     CannotCheckError,
@@ -30,8 +31,8 @@ from shared import modelname, records
 from shared.clock import Clock
 from shared.records import Outcome, UsageEvent
 
-# Whether the meter has to keep what was answered, for the prompt log.
-MeterFactory = Callable[[InferenceRequest, bool], Meter]
+# Of a request and its lease; whether it has to keep what was answered, for the prompt log.
+MeterFactory = Callable[[InferenceRequest, Lease, bool], Meter]
 
 # What the metrics call a request without a tenant, and one whose model was not admitted.
 NO_TENANT = "none"
@@ -75,7 +76,7 @@ class Settle:
             arrival=arrival,
             inference=inference,
             interrupt=interrupt,
-            meter=self._meter(inference, principal.prompt_log_days is not None),
+            meter=self._meter(inference, lease, principal.prompt_log_days is not None),
             settlements=self._settlements,
             renewals=self._renewals,
             observer=self._observer,
@@ -104,20 +105,14 @@ class Settle:
     def _leaseless(
         self, principal: Principal, arrival: Arrival, outcome: Outcome, status: int, refusal: str
     ) -> UsageEvent:
-        return UsageEvent(
-            event_id=arrival.request_id,
-            request_id=arrival.request_id,
-            tenant_id=principal.tenant_id,
-            key_id=principal.key_id,
+        return events.of_request(
+            principal,
+            arrival,
             # Nothing is charged, so the day only has to agree with ``created_at_ms``.
             day=time.strftime("%Y%m%d", time.gmtime(arrival.created_at_ms / 1000)),
-            created_at_ms=arrival.created_at_ms,
-            dialect=arrival.dialect,
-            endpoint=arrival.endpoint,
             outcome=outcome,
             status=status,
             duration_ms=_milliseconds(self._clock.monotonic() - arrival.started_s),
-            client_ip=arrival.client_ip,
             refusal=refusal,
         )
 
@@ -196,7 +191,7 @@ class OpenLease:
         self._settled = True
         self._renewals.release(self._lease)
         event = self._event(outcome, status)
-        self._settlements.settle(self._lease, self._principal, records.encode(event))
+        self._settlements.settle(self._lease, self._principal, event)
         tenant = self._principal.tenant_name
         duration_s = self._clock.monotonic() - self._arrival.started_s
         self._observer.request_ended(tenant=tenant, model=event.model, status=status, duration_s=duration_s)
@@ -210,15 +205,10 @@ class OpenLease:
         is_charged = self._backend or outcome == "client_closed"
         usage = meter.usage() if is_charged else _NOTHING
         keeps_text = principal.prompt_log_days is not None
-        return UsageEvent(
-            event_id=self._lease.lease_id,
-            request_id=arrival.request_id,
-            tenant_id=principal.tenant_id,
-            key_id=principal.key_id,
+        return events.of_request(
+            principal,
+            arrival,
             day=self._lease.day,
-            created_at_ms=arrival.created_at_ms,
-            dialect=arrival.dialect,
-            endpoint=arrival.endpoint,
             outcome=outcome,
             status=status,
             model=modelname.display(self._inference.canonical),
@@ -228,7 +218,6 @@ class OpenLease:
             provenance=usage.provenance,
             duration_ms=_milliseconds(self._clock.monotonic() - arrival.started_s),
             ttft_ms=meter.ttft_ms,
-            client_ip=arrival.client_ip,
             prompt_log_days=principal.prompt_log_days,
             prompt=_encode_body(self._inference.body).decode() if keeps_text else None,
             reply=meter.reply_text if keeps_text else None,

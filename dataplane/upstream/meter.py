@@ -9,37 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dataplane.bounds import prompt_estimate
 from dataplane.native import UNSET, EmbedReply, Record
-from dataplane.values import InferenceRequest, Usage
+from dataplane.values import InferenceRequest, Lease, Usage
 from shared.clock import Clock
 
 # Counts above this are no counts, whatever the model.
 MAX_SANE_COUNT = 10_000_000
 MAX_REPLY_TEXT_CHARACTERS = 64 * 1024
-BYTES_PER_TOKEN = 4
-# What a template, a system prompt and images may add to a prompt, in tokens; generous, it only catches absurd counts.
-_TEMPLATE_TOKENS = 16_384
-_TOKENS_PER_MESSAGE = 256
-_TOKENS_PER_IMAGE = 8_192
 
 
 class ReplyMeter:
-    """Watches one reply. ``on_anomaly`` hears of counts that cannot be: ``prompt_count``, ``output_count``."""
+    """Watches one reply to an admitted request; its usage is never more than the lease has reserved.
+
+    ``on_anomaly`` hears of counts that cannot be: ``prompt_count``, ``output_count``.
+    """
 
     __slots__ = (
-        "_clock", "_complete", "_inference", "_keeps_text", "_on_anomaly", "_output_count", "_prompt_count",
+        "_clock", "_complete", "_inference", "_keeps_text", "_lease", "_on_anomaly", "_output_count", "_prompt_count",
         "_started_s", "_text", "_text_characters", "_thinking_seen", "_tokens_seen", "_ttft_ms",
     )  # fmt: skip
 
     def __init__(
         self,
         inference: InferenceRequest,
+        lease: Lease,
         *,
         clock: Clock,
         keep_text: bool = False,
         on_anomaly: Callable[[str], None] | None = None,
     ) -> None:
         self._inference = inference
+        self._lease = lease
         self._clock = clock
         self._started_s = clock.monotonic()
         self._keeps_text = keep_text
@@ -59,7 +60,7 @@ class ReplyMeter:
             self._ttft_ms = max(0, round((self._clock.monotonic() - self._started_s) * 1000))
         if isinstance(record, EmbedReply):
             self._complete = True
-            self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_bound(), "prompt_count")
+            self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_believed(), "prompt_count")
             self._output_count = 0
             return
         message = record.message
@@ -78,7 +79,7 @@ class ReplyMeter:
             self._keep(said)
         if record.done:
             self._complete = True
-            self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_bound(), "prompt_count")
+            self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_believed(), "prompt_count")
             self._output_count = self._output(record)
 
     def usage(self) -> Usage:
@@ -90,7 +91,7 @@ class ReplyMeter:
         is_reported = self._prompt_count is not None and self._output_count is not None
         seen = min(self._tokens_seen, bound)
         return Usage(
-            prompt_tokens=self._prompt_estimate() if self._prompt_count is None else self._prompt_count,
+            prompt_tokens=self._prompt_tokens(),
             completion_tokens=seen if self._output_count is None else max(seen, min(self._output_count, bound)),
             provenance="reported" if is_reported else "counted",
         )
@@ -124,7 +125,7 @@ class ReplyMeter:
         if count is None:
             return None
         has_said = self._tokens_seen > self._thinking_seen
-        if self._inference.doubles_output and has_said:
+        if self._lease.output_factor > 1 and has_said:
             # The pass that thought is not in the count.
             count += self._thinking_seen
         if max(count, self._tokens_seen) > bound:
@@ -132,17 +133,16 @@ class ReplyMeter:
         return min(count, bound)
 
     def _output_bound(self) -> int:
-        return self._inference.num_predict * (2 if self._inference.doubles_output else 1)
+        return self._lease.num_predict * self._lease.output_factor
 
-    def _prompt_bound(self) -> int:
-        inference = self._inference
-        allowance = _TEMPLATE_TOKENS + _TOKENS_PER_MESSAGE * inference.messages + _TOKENS_PER_IMAGE * inference.images
-        # The second pass of a doubled generation reads the thinking of the first as its prompt.
-        repeated = inference.num_predict if inference.doubles_output else 0
-        return inference.prompt_bytes + allowance + repeated
+    def _prompt_tokens(self) -> int:
+        count = prompt_estimate(self._inference) if self._prompt_count is None else self._prompt_count
+        return min(count, self._lease.prompt_bound)
 
-    def _prompt_estimate(self) -> int:
-        return -(-self._inference.prompt_bytes // BYTES_PER_TOKEN)
+    def _prompt_believed(self) -> int:
+        """The most that a backend can truly report: the second pass of two reads the thinking of the first."""
+        repeated = self._lease.num_predict if self._lease.output_factor > 1 else 0
+        return self._lease.prompt_bound + repeated
 
     def _sane(self, count: object, bound: int, name: str) -> int | None:
         """The count if it is one, at most ``bound``; None when there is none or it is absurd."""
@@ -168,10 +168,10 @@ class ReplyMeter:
 
 def meters(
     clock: Clock, on_anomaly: Callable[[str], None] | None = None
-) -> Callable[[InferenceRequest, bool], ReplyMeter]:
-    """Makes meters: a call takes the request and whether to keep the text of the reply."""
+) -> Callable[[InferenceRequest, Lease, bool], ReplyMeter]:
+    """Makes meters: a call takes the request, its lease and whether to keep the text of the reply."""
 
-    def meter(inference: InferenceRequest, keep_text: bool) -> ReplyMeter:  # noqa: FBT001 - the settle stage's factory
-        return ReplyMeter(inference, clock=clock, keep_text=keep_text, on_anomaly=on_anomaly)
+    def meter(inference: InferenceRequest, lease: Lease, keep_text: bool) -> ReplyMeter:  # noqa: FBT001 - a factory
+        return ReplyMeter(inference, lease, clock=clock, keep_text=keep_text, on_anomaly=on_anomaly)
 
     return meter

@@ -46,8 +46,8 @@ class PublishedState:
             key_version=1,
             tenant_version=1,
             expires_at_ms=fields.pop("expires_at_ms", 0),
-            key_limits=Limits(rpm=60, tpm=1000, concurrent=concurrent),
-            tenant_limits=Limits(rpm=60, tpm=1000, concurrent=tenant_concurrent),
+            key_limits=fields.pop("key_limits", Limits(rpm=None, tpm=None, concurrent=concurrent)),
+            tenant_limits=fields.pop("tenant_limits", Limits(rpm=None, tpm=None, concurrent=tenant_concurrent)),
             grant=Grant(all_models=True),
             prompt_log_days=fields.pop("prompt_log_days", None),
         )
@@ -106,6 +106,20 @@ class PublishedState:
     def usage(self, principal: Principal) -> list[bytes]:
         """The events that wait in the principal's shard."""
         return [fields[b"e"] for _, fields in self.client.xrange(keyspace.usage(principal.shard))]
+
+    def budgets(self, principal: Principal) -> dict[str, tuple[int, int]]:
+        """Used and reserved of every counter of the principal: ``key total``, ``tenant 202611``, …"""
+        found = {}
+        for kind, scope in (
+            ("key", keyspace.key_scope(principal.key_id)),
+            ("tenant", keyspace.tenant_scope(principal.tenant_id)),
+        ):
+            prefix = keyspace.budget(principal.shard, scope, "")
+            for name in self.client.scan_iter(f"{prefix}*", count=1000):
+                used, reserved = self.client.hmget(name, "used", "reserved")
+                period = name.decode().removeprefix(prefix)
+                found[f"{kind} {period}"] = (int(used or 0), int(reserved or 0))
+        return found
 
     def slots(self, principal: Principal) -> tuple[int, int, int]:
         """Leases of the key, of the tenant and of the shard."""

@@ -7,12 +7,14 @@ from typing import Any
 
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.scripts import RENEW, Call
-from dataplane.values import Principal
+from dataplane.values import Demand, Lease, Principal
 from shared import keyspace
 from shared.keyspace import LeaseId
 from tests.fakes.published_state import PublishedState
 
 CAP = 5
+DEMAND = Demand(prompt_bound=100, prompt_estimate=25, num_predict=50)
+CRASHED = b'{"outcome":"crashed"}'
 
 
 def run(state: PublishedState, call: Call) -> Any:
@@ -39,19 +41,40 @@ class Caller:
         self.calls = PrincipalCalls(principal, cap)
         self.incarnation = incarnation(state)
 
-    def acquire(self, lease_id: str | None = None) -> list[Any]:
-        reply: list[Any] = run(self.state, self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4()))))
+    def acquire(self, lease_id: str | None = None, demand: Demand = DEMAND) -> list[Any]:
+        """Decision, retry after ms, whether waiting is in vain, sums and idle times of the windows, periods, grant."""
+        call = self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4())), demand, CRASHED)
+        reply: list[Any] = run(self.state, call)
         return reply
+
+    def lease(self, lease_id: str) -> Lease:
+        """What a worker knows of a lease; of one that nobody knows, something."""
+        fields = self.state.client.hgetall(keyspace.lease(self.principal.shard, LeaseId(lease_id)))
+        return Lease(
+            lease_id=LeaseId(lease_id),
+            shard=self.principal.shard,
+            day=fields.get(b"p", b"20261121").decode(),
+            month=fields.get(b"m", b"202611").decode(),
+            prompt_bound=int(fields.get(b"b", 100)),
+            num_predict=int(fields.get(b"n", 50)),
+            taken_s=0.0,
+        )
 
     def check(self) -> bytes:
         [decision] = run(self.state, self.calls.check(self.incarnation))
         return bytes(decision)
 
-    def settle(self, lease_id: str, event: bytes = b"{}") -> bytes:
-        return bytes(run(self.state, self.calls.settle(self.incarnation, LeaseId(lease_id), event)))
+    def settle(self, lease_id: str, event: bytes = b"{}", tokens: int = 70) -> bytes:
+        call = self.calls.settle(self.incarnation, self.lease(lease_id), event, tokens)
+        return bytes(run(self.state, call))
 
-    def abandon(self, lease_id: str) -> bytes:
-        return bytes(run(self.state, self.calls.abandon(LeaseId(lease_id))))
+    def correct(self, lease_id: str, tokens: int, event: bytes = b"{}") -> bytes:
+        call = self.calls.correct(self.incarnation, self.lease(lease_id), event, tokens)
+        return bytes(run(self.state, call))
+
+    def abandon(self, lease_id: str, *, is_known_server: bool = True) -> bytes:
+        incarnation = self.incarnation if is_known_server else b"unknown"
+        return bytes(run(self.state, self.calls.abandon(incarnation, LeaseId(lease_id))))
 
     def append(self, event: bytes = b"{}") -> bytes:
         return bytes(run(self.state, self.calls.append(self.incarnation, event)))

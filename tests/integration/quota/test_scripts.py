@@ -15,7 +15,7 @@ from dataplane.values import Principal
 from shared import keyspace
 from shared.keyspace import LeaseId
 from tests.fakes.published_state import PublishedState
-from tests.integration.quota.caller import CAP, Caller
+from tests.integration.quota.caller import CAP, CRASHED, Caller
 
 pytestmark = pytest.mark.redis
 
@@ -27,19 +27,30 @@ def caller(state: PublishedState) -> Caller:
 
 def test_admitted_request_holds_a_slot_of_its_key_and_of_its_tenant(caller: Caller):
     seconds, _ = caller.state.client.time()
-    decision, day, retry_after_ms = caller.acquire("one")
+    decision, retry_after_ms, _, *windows, day, month, granted = caller.acquire("one")
     assert decision == b"admitted"
+    assert windows == [1, 75, 1, 75, 0, 0]
+    assert granted == 50
     assert day.decode() == dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y%m%d")
     assert retry_after_ms == 0
     assert caller.state.slots(caller.principal) == (1, 1, 1)
     lease = keyspace.lease(caller.principal.shard, LeaseId("one"))
-    assert caller.state.client.hgetall(lease) == {
+    fields = caller.state.client.hgetall(lease)
+    assert abs(int(fields.pop(b"a")) - seconds * 1000) < 5000
+    assert fields == {
         b"s": b"open",
         b"k": keyspace.key_scope(caller.principal.key_id).encode(),
         b"t": keyspace.tenant_scope(caller.principal.tenant_id).encode(),
         b"p": day,
-        b"r": b"0",
+        b"m": month,
+        b"r": b"150",
+        b"b": b"100",
+        b"n": b"50",
+        b"q": b"75",
+        b"e": CRASHED,
     }
+    assert set(caller.state.budgets(caller.principal).values()) == {(0, 150)}
+    assert len(caller.state.budgets(caller.principal)) == 6
     assert caller.state.client.pttl(lease) > LEASE_TTL_MS
 
 
@@ -52,12 +63,12 @@ def test_every_key_but_state_has_a_time_to_live(caller: Caller):
         for name in caller.state.client.keys("gateway:{*")
         if caller.state.client.pttl(name) == -1
     }
-    assert forever == {"fence", "live", "usage", "expiry"}
+    assert forever == {"fence", "live", "usage", "expiry", "leases", "budget"}
 
 
 def test_concurrency_of_the_key_is_a_limit(caller: Caller):
     assert [caller.acquire()[0] for _ in range(3)] == [b"admitted", b"admitted", b"concurrency"]
-    assert caller.acquire()[2] == 1000
+    assert caller.acquire()[1] == 1000
 
 
 def test_concurrency_of_the_tenant_is_a_limit_and_a_denial_writes_nothing(state: PublishedState, caller: Caller):
@@ -85,7 +96,8 @@ def test_expired_lease_frees_its_slot(caller: Caller):
 
 def test_repeated_admission_gives_the_first_decision_and_one_slot(caller: Caller):
     first = caller.acquire("one")
-    assert [caller.acquire("one"), caller.acquire("one")] == [first, first]
+    for again in (caller.acquire("one"), caller.acquire("one")):
+        assert (again[0], again[3:7], again[9:]) == (b"admitted", first[3:7], first[9:])
     assert caller.state.slots(caller.principal) == (1, 1, 1)
 
 
@@ -247,8 +259,9 @@ def test_renewal_goes_on_under_a_newer_version(caller: Caller):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moment=st.datetimes(min_value=dt.datetime(1970, 1, 1), max_value=dt.datetime(2400, 12, 31)))  # noqa: DTZ001
 def test_day_is_the_calendars(state: PublishedState, moment: dt.datetime):
-    source = re.search(r"local function day_of.*?\nend\n", ACQUIRE.source.decode(), re.DOTALL)
+    source = re.search(r"local function period_ids.*?\nend\n", ACQUIRE.source.decode(), re.DOTALL)
     assert source is not None
     now_ms = int(moment.replace(tzinfo=dt.UTC).timestamp() * 1000)
-    day = state.client.eval(f"{source[0]} return day_of(tonumber(ARGV[1]))", 0, now_ms)
+    day, month = state.client.eval(f"{source[0]} return {{ period_ids(tonumber(ARGV[1])) }}", 0, now_ms)
     assert day.decode() == dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).strftime("%Y%m%d")
+    assert month == day[:6]
