@@ -87,7 +87,7 @@ class RedisLeases:
             raise CannotCheckError("the settlement buffer is full")
 
     def _incarnation_now(self, shard: Shard) -> bytes:
-        """What an undo says when it is sent: on a new connection nobody knows yet which server it is."""
+        """What an undo says when it is sent."""
         try:
             return self._link.incarnation(shard)
         except CannotCheckError:

@@ -6,7 +6,8 @@ cancelled leaves its place in the order behind. Every call has a deadline and is
 A call that misses its deadline *suspends* the link: whatever is in flight fails, the admissions among it are taken
 back on the same connection (``undo``), a PING follows, and until it is answered every call fails at once. Redis
 executes commands in their order, so an admission that waited in a sleeping Redis is abandoned the moment it comes to
-life. Undos whose answer was not seen before a connection broke are sent first on the next one.
+life. Undos whose answer was not seen before a connection broke are sent first on the next one, as
+soon as it is known which server that is.
 
 Nothing is decided on a server that is not fit for it (``server``), and nothing while it is unknown which one it is:
 ``incarnation`` is what the scripts compare the fence with.
@@ -185,10 +186,6 @@ class Link:
     async def _serve(self, connection: AbstractConnection) -> None:
         self._given_up = asyncio.get_running_loop().create_future()
         self._suspended = False
-        carried = tuple(self._carried)
-        self._carried.clear()
-        for undo in carried:
-            self._send_undo(undo)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._write(connection), name="redis-write")
             tasks.create_task(self._read(connection), name="redis-read")
@@ -254,6 +251,10 @@ class Link:
         self._backoff.reset()
         self._server = server
         self._incarnation = server.incarnation.encode()
+        carried = tuple(self._carried)
+        self._carried.clear()
+        for undo in carried:
+            self._send_undo(undo)
         self._report()
 
     def _distrust(self, reason: str) -> None:

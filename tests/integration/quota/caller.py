@@ -5,16 +5,44 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+import msgspec
+
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.scripts import RENEW, Call
 from dataplane.values import Demand, Lease, Principal
-from shared import keyspace
-from shared.keyspace import LeaseId
+from shared import keyspace, records
+from shared.keyspace import KeyId, LeaseId, TenantId
+from shared.records import UsageEvent
 from tests.fakes.published_state import PublishedState
 
 CAP = 5
 DEMAND = Demand(prompt_bound=100, prompt_estimate=25, num_predict=50)
 CRASHED = b'{"outcome":"crashed"}'
+_EVENTS = records.decoder(UsageEvent)
+
+
+def event(lease_id: str, **fields: Any) -> UsageEvent:
+    """A usage event of a settled lease: 40 tokens of prompt, 30 of output."""
+    given = {
+        "event_id": lease_id,
+        "request_id": lease_id,
+        "tenant_id": TenantId("t"),
+        "key_id": KeyId("k"),
+        "day": "20261121",
+        "created_at_ms": 1,
+        "dialect": "ollama",
+        "endpoint": "/api/chat",
+        "outcome": "completed",
+        "status": 200,
+        "prompt_tokens": 40,
+        "completion_tokens": 30,
+    }
+    return msgspec.convert({**given, **fields}, UsageEvent)
+
+
+def events_of(state: PublishedState, principal: Principal) -> list[UsageEvent]:
+    """The events that wait in the principal's shard."""
+    return [records.decode(_EVENTS, raw) for raw in state.usage(principal)]
 
 
 def run(state: PublishedState, call: Call) -> Any:

@@ -23,7 +23,7 @@ from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import READINESS_CHECK, Link
 from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
-from dataplane.values import Principal, RequestId
+from dataplane.values import Lease, Principal, RequestId
 from deploy.local.redis import Redis
 from shared.clock import SystemClock
 from shared.keyspace import LeaseId, Shard
@@ -33,9 +33,22 @@ from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.fakes.tcp_proxy import TCPProxy, proxied
 from tests.fakes.waiting import until
+from tests.integration.quota.caller import CRASHED, DEMAND
 
 pytestmark = pytest.mark.redis
 SHARD = Shard("s00")
+
+
+def lease(lease_id: str) -> Lease:
+    return Lease(
+        lease_id=LeaseId(lease_id),
+        shard=SHARD,
+        day="20261121",
+        month="202611",
+        prompt_bound=0,
+        num_predict=0,
+        taken_s=0.0,
+    )
 
 
 @pytest.fixture
@@ -117,7 +130,7 @@ async def test_cancelled_admission_is_taken_back(proxy: TCPProxy, redis: Redis, 
     principal = state.principal()
     async with running_link(through(proxy, redis), timeout_s=2.0) as link:
         proxy.delay = lambda: 0.03
-        task = asyncio.create_task(leases_of(link).acquire(principal, new_id()))
+        task = asyncio.create_task(leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED))
         await until(lambda: state.slots(principal) == (1, 1, 1))
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -130,13 +143,13 @@ async def test_stopped_redis_denies_in_time_and_no_admission_comes_to_life(own_r
     principals = [own_state.principal() for _ in range(5)]
     async with running_link(own_redis.url) as link:
         leases = leases_of(link)
-        await leases.acquire(principals[0], new_id())
+        await leases.acquire(principals[0], new_id(), DEMAND, CRASHED)
         os.kill(own_redis.pid, signal.SIGSTOP)
 
         async def denied(principal: Principal) -> float:
             started_s = time.monotonic()
             with pytest.raises(CannotCheckError):
-                await leases.acquire(principal, new_id())
+                await leases.acquire(principal, new_id(), DEMAND, CRASHED)
             return time.monotonic() - started_s
 
         waits_s = await asyncio.gather(*(denied(principal) for principal in principals for _ in range(20)))
@@ -146,7 +159,7 @@ async def test_stopped_redis_denies_in_time_and_no_admission_comes_to_life(own_r
         os.kill(own_redis.pid, signal.SIGCONT)
         await until(lambda: link.is_trusted)
         assert [own_state.slots(principal)[:2] for principal in principals] == [(1, 1)] + [(0, 0)] * 4
-        await leases.acquire(principals[1], new_id())
+        await leases.acquire(principals[1], new_id(), DEMAND, CRASHED)
 
 
 async def test_no_admission_comes_to_life_after_the_connection_was_given_up(
@@ -155,26 +168,28 @@ async def test_no_admission_comes_to_life_after_the_connection_was_given_up(
     principal = own_state.principal()
     async with running_link(own_redis.url) as link:
         leases = leases_of(link)
-        await leases.acquire(own_state.principal(), new_id())  # the script is known from now on
+        await leases.acquire(own_state.principal(), new_id(), DEMAND, CRASHED)  # the script is known from now on
         os.kill(own_redis.pid, signal.SIGSTOP)
-        attempts = [leases.acquire(principal, new_id()) for _ in range(8)]
+        attempts = [leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(8)]
         assert all(isinstance(e, CannotCheckError) for e in await asyncio.gather(*attempts, return_exceptions=True))
         connections = link.counts.connections
         await until(lambda: not link.is_trusted and link._incarnation is None)
         os.kill(own_redis.pid, signal.SIGCONT)
         await until(lambda: link.is_trusted and link.counts.connections > connections)
         assert own_state.slots(principal)[:2] == (0, 0)
-        await leases.acquire(principal, new_id())
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_lost_replies_leave_no_lease_behind(proxy: TCPProxy, redis: Redis, state: PublishedState):
     principal = state.principal()
     async with running_link(through(proxy, redis)) as link:
         with pytest.raises(LimitExceededError):
-            await leases_of(link).acquire(state.principal(concurrent=0), new_id())  # the script is known from now on
+            await leases_of(link).acquire(
+                state.principal(concurrent=0), new_id(), DEMAND, CRASHED
+            )  # the script is known from now on
         proxy.swallow_replies = True
         with pytest.raises(CannotCheckError):
-            await leases_of(link).acquire(principal, new_id())
+            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
         proxy.reset()
         proxy.swallow_replies = False
         await until(lambda: link.is_trusted)
@@ -188,7 +203,7 @@ async def test_reset_connection_fails_what_is_in_flight_and_comes_back(
     principal = state.principal()
     async with running_link(through(proxy, redis), timeout_s=2.0) as link:
         proxy.swallow_replies = True
-        task = asyncio.create_task(leases_of(link).acquire(principal, new_id()))
+        task = asyncio.create_task(leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED))
         await until(lambda: state.slots(principal) == (1, 1, 1))
         proxy.reset()
         proxy.swallow_replies = False
@@ -202,7 +217,7 @@ async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedStat
     leases, principal = leases_of(link), state.principal(concurrent=None, tenant_concurrent=None)
     for _ in range(3):
         state.client.script_flush()
-        await asyncio.gather(*(leases.acquire(principal, new_id()) for _ in range(20)))
+        await asyncio.gather(*(leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(20)))
     assert state.slots(principal) == (60, 60, 60)
 
 
@@ -217,27 +232,27 @@ async def test_flushed_data_denies_until_it_is_rebuilt(link: Link, state: Publis
     leases, principal = leases_of(link), state.principal()
     state.client.flushall()
     with pytest.raises(CannotCheckError):
-        await leases.acquire(principal, new_id())
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
     with pytest.raises(CannotCheckError):
         await leases.check(principal)
     state.stamp(epoch=2)
     state.live(principal, key=1, tenant=1)
-    await leases.acquire(principal, new_id())
+    await leases.acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_restarted_redis_denies_until_it_is_stamped_again(own_redis: Redis, own_state: PublishedState):
     principal = own_state.principal()
     async with running_link(own_redis.url) as link:
         leases = leases_of(link)
-        await leases.acquire(principal, new_id())
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         own_redis.kill()
         await until(lambda: not link.is_trusted)
         own_redis.start(pause=time.sleep)
         await until(lambda: link.is_trusted)
         with pytest.raises(CannotCheckError, match="unfenced"):
-            await leases.acquire(principal, new_id())
+            await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         own_state.stamp(epoch=2)
-        await leases.acquire(principal, new_id())
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_absent_redis_denies_at_once():
@@ -283,12 +298,12 @@ async def test_replica_is_not_trusted(own_redis: Redis, own_state: PublishedStat
     async with running_link(own_redis.url) as link:
         own_state.client.replicaof("127.0.0.1", 1)
         with pytest.raises(CannotCheckError):
-            await leases_of(link).acquire(principal, new_id())
+            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
         await until(lambda: not link.is_trusted)
         own_state.client.replicaof("NO", "ONE")
         await until(lambda: link.is_trusted)
         with pytest.raises(CannotCheckError, match="unfenced"):
-            await leases_of(link).acquire(principal, new_id())
+            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_memory_that_is_used_up_denies(own_redis: Redis, own_state: PublishedState):
@@ -296,7 +311,7 @@ async def test_memory_that_is_used_up_denies(own_redis: Redis, own_state: Publis
     async with running_link(own_redis.url) as link:
         own_state.client.config_set("maxmemory", 1)
         with pytest.raises(CannotCheckError, match="OutOfMemory"):
-            await leases_of(link).acquire(principal, new_id())
+            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
@@ -304,7 +319,7 @@ async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
     state.client.delete(f"gateway:{{{principal.shard}}}:live")
     state.client.set(f"gateway:{{{principal.shard}}}:live", "text")
     with pytest.raises(CannotCheckError):
-        await leases_of(link).acquire(principal, new_id())
+        await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
 
 
 async def test_missing_permission_denies(redis: Redis, state: PublishedState):
@@ -314,7 +329,7 @@ async def test_missing_permission_denies(redis: Redis, state: PublishedState):
     )
     async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0") as link:
         with pytest.raises(CannotCheckError, match="NoPermission"):
-            await leases_of(link).acquire(principal, new_id())
+            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
     state.client.execute_command("ACL", "DELUSER", "limited")
 
 
@@ -325,7 +340,7 @@ async def test_paused_clients_are_denied_in_time(own_redis: Redis, own_state: Pu
         own_state.client.client_pause(600, all=True)
         started_s = time.monotonic()
         with pytest.raises(CannotCheckError):
-            await leases.acquire(principal, new_id())
+            await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         assert time.monotonic() - started_s < 0.25
         await until(lambda: link.is_trusted)
         assert own_state.slots(principal) == (0, 0, 0)
@@ -335,9 +350,9 @@ async def test_settlement_without_an_undo_is_not_taken_back(proxy: TCPProxy, red
     principal, other = state.principal(), state.principal()
     calls = PrincipalCalls(principal, 1000)
     async with running_link(through(proxy, redis)) as link:
-        await link.call(SHARD, PrincipalCalls(other, 1000).settle(link.incarnation(SHARD), LeaseId("other"), b"{}"))
+        await link.call(SHARD, PrincipalCalls(other, 1000).settle(link.incarnation(SHARD), lease("other"), b"{}", 0))
         proxy.swallow_replies = True
         with pytest.raises(CannotCheckError):
-            await link.call(SHARD, calls.settle(link.incarnation(SHARD), LeaseId("one"), b'{"one":1}'))
+            await link.call(SHARD, calls.settle(link.incarnation(SHARD), lease("one"), b'{"one":1}', 0))
         assert b'{"one":1}' in state.usage(principal)
         assert link.counts.undos == 0

@@ -19,6 +19,7 @@ from dataplane.values import Lease, Principal, RequestId
 from shared import keyspace
 from tests.fakes.manual_clock import ManualClock
 from tests.fakes.published_state import PublishedState
+from tests.integration.quota.caller import CRASHED, DEMAND
 
 pytestmark = pytest.mark.redis
 
@@ -54,7 +55,7 @@ class Worker:
         self.requests: list[Running] = []
 
     async def start(self, principal: Principal) -> Running:
-        lease = await self.leases.acquire(principal, RequestId(uuid.uuid4().hex))
+        lease = await self.leases.acquire(principal, RequestId(uuid.uuid4().hex), DEMAND, CRASHED)
         request = Running(lease, principal, self.renewal)
         self.requests.append(request)
         await asyncio.sleep(0)

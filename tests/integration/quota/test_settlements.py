@@ -16,13 +16,15 @@ from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
-from dataplane.values import RequestId
+from dataplane.values import Lease, Principal, RequestId
 from deploy.local.redis import Redis
 from shared import keyspace
 from shared.clock import SystemClock
+from shared.keyspace import Period
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.fakes.waiting import until
+from tests.integration.quota.caller import CRASHED, DEMAND, event, events_of
 
 pytestmark = pytest.mark.redis
 
@@ -47,10 +49,11 @@ async def test_settlement_returns_the_slots_and_appends_its_event(
     principal = state.principal()
     async with running(settlements):
         for number in range(20):
-            lease = await leases.acquire(principal, new_id())
-            settlements.settle(lease, principal, b"%d" % number)
+            lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+            settlements.settle(lease, principal, event(str(number)))
         assert await settlements.drained(2.0) == 0
-    assert sorted(state.usage(principal)) == sorted(b"%d" % number for number in range(20))
+    assert {event.event_id for event in events_of(state, principal)} == set(map(str, range(20)))
+    assert set(state.budgets(principal).values()) == {(20 * 70, 0)}
     assert state.slots(principal) == (0, 0, 0)
     assert settlements.counts.acknowledged == 20
 
@@ -67,32 +70,34 @@ async def test_settlements_wait_while_redis_sleeps_and_are_applied_once(tmp_path
                 link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock()
             )
             async with running(settlements):
-                held = [await leases.acquire(principal, new_id()) for _ in range(50)]
-                settlements.settle(held[0], principal, held[0].lease_id.encode())
+                held = [await leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(50)]
+                settlements.settle(held[0], principal, event(held[0].lease_id))
                 assert await settlements.drained(2.0) == 0
                 os.kill(server.pid, signal.SIGSTOP)
                 for lease in held[1:]:
-                    settlements.settle(lease, principal, lease.lease_id.encode())
+                    settlements.settle(lease, principal, event(lease.lease_id))
                 await until(lambda: settlements.is_stalled)
                 assert await settlements.drained(0.05) == 49
                 os.kill(server.pid, signal.SIGCONT)
                 assert await settlements.drained(5.0) == 0
-        assert sorted(state.usage(principal)) == sorted(lease.lease_id.encode() for lease in held)
+        assert sorted(event.event_id for event in events_of(state, principal)) == sorted(
+            lease.lease_id for lease in held
+        )
         assert state.slots(principal) == (0, 0, 0)
         state.close()
 
 
 async def test_settlements_wait_for_the_fence(leases: RedisLeases, settlements: Settlements, state: PublishedState):
     principal = state.principal()
-    lease = await leases.acquire(principal, new_id())
+    lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
     state.client.delete(keyspace.fence(principal.shard))
     async with running(settlements):
-        settlements.settle(lease, principal, b"{}")
+        settlements.settle(lease, principal, event("one"))
         await until(lambda: settlements.is_stalled)
         assert state.usage(principal) == []
         state.stamp(epoch=2)
         assert await settlements.drained(5.0) == 0
-    assert state.usage(principal) == [b"{}"]
+    assert events_of(state, principal) == [event("one")]
 
 
 async def test_settlement_survives_flushed_scripts(
@@ -100,11 +105,11 @@ async def test_settlement_survives_flushed_scripts(
 ):
     principal = state.principal()
     async with running(settlements):
-        lease = await leases.acquire(principal, new_id())
+        lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         state.client.script_flush()
-        settlements.settle(lease, principal, b"{}")
+        settlements.settle(lease, principal, event("one"))
         assert await settlements.drained(2.0) == 0
-    assert state.usage(principal) == [b"{}"]
+    assert events_of(state, principal) == [event("one")]
 
 
 async def test_events_without_a_lease_are_appended(settlements: Settlements, state: PublishedState):
@@ -113,3 +118,51 @@ async def test_events_without_a_lease_are_appended(settlements: Settlements, sta
         settlements.append(principal, b"{}")
         assert await settlements.drained(2.0) == 0
     assert state.usage(principal) == [b"{}"]
+
+
+async def test_settlement_after_the_reaper_is_a_correction(
+    leases: RedisLeases, settlements: Settlements, state: PublishedState
+):
+    principal = state.principal()
+    lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    reap(state, principal, lease)
+    async with running(settlements):
+        settlements.settle(lease, principal, event(lease.lease_id))
+        assert await settlements.drained(2.0) == 0
+    [correction] = events_of(state, principal)
+    assert correction == event(
+        f"{lease.lease_id}:c",
+        request_id=lease.lease_id,
+        outcome="correction",
+        prompt_tokens=40 - 100,
+        completion_tokens=30 - 50,
+    )
+    assert set(state.budgets(principal).values()) == {(70, 0)}
+
+
+async def test_correction_waits_for_redis_like_every_settlement(
+    leases: RedisLeases, settlements: Settlements, state: PublishedState
+):
+    principal = state.principal()
+    lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    reap(state, principal, lease)
+    fence = state.client.getdel(keyspace.fence(principal.shard))
+    async with running(settlements):
+        settlements.settle(lease, principal, event(lease.lease_id))
+        await until(lambda: settlements.is_stalled)
+        state.client.set(keyspace.fence(principal.shard), fence)
+        assert await settlements.drained(5.0) == 0
+    assert [event.outcome for event in events_of(state, principal)] == ["correction"]
+    assert set(state.budgets(principal).values()) == {(70, 0)}
+
+
+def reap(state: PublishedState, principal: Principal, lease: Lease) -> None:
+    """What the control plane's reaper does to a lease, but for its event."""
+    for scope in (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)):
+        state.client.zrem(keyspace.leases(lease.shard, scope), lease.lease_id)
+        for period in (lease.day, lease.month, "total"):
+            name = keyspace.budget(lease.shard, scope, Period(period))
+            state.client.hincrby(name, "used", 150)
+            state.client.hincrby(name, "reserved", -150)
+    state.client.zrem(keyspace.expiry(lease.shard), lease.lease_id)
+    state.client.hset(keyspace.lease(lease.shard, lease.lease_id), "s", "reaped")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 
+import msgspec
 import pytest
 
 from dataplane.errors import AuthenticationError, CannotCheckError, ForbiddenError, LimitExceededError
@@ -35,7 +36,8 @@ from shared.records import (
 from shared.redaction import Secret
 from shared.sealing import Sealer
 from tests.fakes.published_state import PEPPER, PublishedState
-from tests.unit.stages.principals import INFERENCE
+from tests.integration.quota.caller import event
+from tests.unit.stages.principals import ARRIVAL, INFERENCE
 
 pytestmark = pytest.mark.redis
 ALL = GrantsRecord(allow_all_models=True)
@@ -73,7 +75,9 @@ class Worker:
 
     async def request(self, api_key: str) -> tuple[Principal, Lease]:
         principal = await self.keys.principal(api_key)
-        return await self.admit(principal, RequestId(uuid.uuid4().hex), INFERENCE)
+        arrival = msgspec.structs.replace(ARRIVAL, request_id=RequestId(uuid.uuid4().hex))
+        principal, lease, _ = await self.admit(principal, arrival, INFERENCE)
+        return principal, lease
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ async def test_settled_lease_frees_its_slot_for_the_next_request(worker: Worker,
     api_key = state.key(tenant={"grants": ALL, "limits": LimitsRecord(concurrent=1)})
     principal, lease = await worker.request(api_key)
     for number in range(3):
-        worker.settlements.settle(lease, principal, b"%d" % number)
+        worker.settlements.settle(lease, principal, event(str(number)))
         # The next admission follows the settlement on the same connection: no waiting in between.
         principal, lease = await worker.request(api_key)
     assert state.client.xlen(keyspace.usage(principal.shard)) >= 2

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 
+import msgspec
+
 from dataplane import native
 from dataplane.ports import Batch
 from dataplane.stages.relay import Relay
@@ -18,6 +20,7 @@ from shared.clock import Clock, SystemClock
 from shared.modelname import canonical
 from shared.records import ModelRecord
 from tests.unit.relay.upstreams import FakeModels
+from tests.unit.stages.principals import LEASE
 
 LLAMA = canonical("llama3.2")
 REQUEST_ID = RequestId("0123456789abcdef")
@@ -53,6 +56,11 @@ def request(
     )
 
 
+def metered(inference: InferenceRequest, clock: Clock) -> ReplyMeter:
+    """A meter of a request that was granted what it asked for."""
+    return ReplyMeter(inference, msgspec.structs.replace(LEASE, num_predict=inference.num_predict), clock=clock)
+
+
 class Gateway:
     """Route and relay over real backends."""
 
@@ -62,12 +70,12 @@ class Gateway:
         self.route = Route(models=self.models, upstreams=backends)
         self.relay = Relay(upstreams=backends, models=self.models, clock=clock)
         self.clock = clock
-        self.meter = ReplyMeter(request(), clock=clock)
+        self.meter = metered(request(), clock)
 
     async def stream(self, inference: InferenceRequest | None = None, *, tenant: str = "t") -> AsyncGenerator[Batch]:
         """The batches of one request; ``meter`` is its meter."""
         inference = inference or request()
-        self.meter = ReplyMeter(inference, clock=self.clock)
+        self.meter = metered(inference, self.clock)
         candidates = self.route(inference.canonical)
         async with self.relay(candidates, inference, REQUEST_ID, self.meter, tenant=tenant) as reply:
             async for batch in reply:

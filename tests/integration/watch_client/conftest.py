@@ -36,6 +36,7 @@ from shared.sealing import Sealer
 from tests.fakes.published_state import PEPPER, PublishedState
 from tests.fakes.redis_link import running_link
 from tests.fakes.state_server import TOKEN, StateServer, serving, snapshot
+from tests.integration.quota.caller import CRASHED, DEMAND
 
 IDENTITY = Identity(worker_id="w-1", address="127.0.0.1:8080", version="1.2.3", pid=4711)
 
@@ -67,7 +68,7 @@ class Running:
 
     async def _run(self) -> None:
         with self.interrupt:
-            lease = await self._worker.leases.acquire(self._principal, self._request_id)
+            lease = await self._worker.leases.acquire(self._principal, self._request_id, DEMAND, CRASHED)
             self._worker.renewal.hold(lease, self._principal, self.interrupt)
             self.held.set()
             await asyncio.Event().wait()

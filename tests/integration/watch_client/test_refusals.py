@@ -14,6 +14,7 @@ from dataplane.values import Lease, Principal, RequestId
 from shared.records import KeyState
 from tests.fakes.published_state import PublishedState
 from tests.fakes.state_server import StateServer, Stream, key_change, snapshot, tenant_change
+from tests.integration.quota.caller import CRASHED, DEMAND
 from tests.integration.watch_client.conftest import Worker, config
 
 pytestmark = pytest.mark.redis
@@ -74,7 +75,7 @@ async def test_pushed_refusal_holds_although_redis_does_not_know_of_it(
         await worker.keys.principal(api_key)
     # A request that was authenticated before.
     with pytest.raises(AuthenticationError, match="revoked"):
-        await worker.leases.acquire(principal, RequestId("f" * 32))
+        await worker.leases.acquire(principal, RequestId("f" * 32), DEMAND, CRASHED)
     with pytest.raises(AuthenticationError, match="revoked"):
         await worker.leases.check(principal)
     assert state.slots(principal) == (0, 0, 0)
@@ -113,7 +114,7 @@ async def test_request_that_was_admitted_meanwhile_is_ended_as_soon_as_it_is_hel
     worker: Worker, stream: Stream, state: PublishedState
 ):
     _, principal = await principal_of(worker, state)
-    lease = await worker.leases.acquire(principal, RequestId("e" * 32))
+    lease = await worker.leases.acquire(principal, RequestId("e" * 32), DEMAND, CRASHED)
     stream.say(key_change(8, principal.key_id, 2, refused=True))
     assert (await stream.acknowledgement(8)).streams_cut == 0
     request = await _held(worker, lease, principal)

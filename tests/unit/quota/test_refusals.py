@@ -21,7 +21,7 @@ class Taken:
         self.events: list[UsageEvent] = []
         self.is_stalled = False
 
-    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
+    def settle(self, lease: Lease, principal: Principal, event: UsageEvent) -> None:
         raise AssertionError("a refusal has no lease")
 
     def append(self, principal: Principal, event: bytes) -> None:

@@ -12,6 +12,7 @@ from dataplane.upstream.meter import ReplyMeter
 from dataplane.values import InferenceRequest, Operation, RequestId, Usage
 from shared.clock import SystemClock
 from tests.unit.relay.upstreams import LLAMA, FakeModels, FakeUpstreams, Script, candidate, chat
+from tests.unit.stages.principals import LEASE
 
 FAULT = AttemptError("SECRET broken")
 MISSING = AttemptError("SECRET missing", model_missing=True)
@@ -29,7 +30,7 @@ class Run:
     def __init__(self, scripts: dict[str, Script], **values: Any) -> None:
         self.upstreams = FakeUpstreams(scripts, **values)
         self.models = FakeModels()
-        self.meter = ReplyMeter(chat(), clock=SystemClock())
+        self.meter = ReplyMeter(chat(), LEASE, clock=SystemClock())
         self.relay = Relay(upstreams=self.upstreams, models=self.models, clock=SystemClock())
 
     async def __call__(self, inference: InferenceRequest | None = None) -> tuple[str, list[Batch]]:

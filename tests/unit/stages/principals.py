@@ -40,7 +40,15 @@ ARRIVAL = Arrival(
     created_at_ms=1_795_219_200_123,  # 2026-11-21
     started_s=1000.0,
 )
-LEASE = Lease(lease_id=LeaseId("r" * 32), shard=Shard("s03"), day="20261120", taken_s=1000.0)
+LEASE = Lease(
+    lease_id=LeaseId("r" * 32),
+    shard=Shard("s03"),
+    day="20261120",
+    month="202611",
+    prompt_bound=4096,
+    num_predict=16,
+    taken_s=1000.0,
+)
 INFERENCE = InferenceRequest(
     operation=Operation.CHAT,
     model="LLAMA3",

@@ -58,14 +58,14 @@ class World:
             settlements=self,
             refusals=self,
             renewals=self,
-            meter=lambda _inference, keeps_text: Seen(keeps_text=keeps_text),
+            meter=lambda _inference, _lease, keeps_text: Seen(keeps_text=keeps_text),
             observer=self,
             clock=self.clock,
         )
 
-    def settle(self, lease: Lease, principal: Principal, event: bytes) -> None:
+    def settle(self, lease: Lease, principal: Principal, event: UsageEvent) -> None:
         assert lease is LEASE
-        self.settled.append(msgspec.json.decode(event, type=UsageEvent))
+        self.settled.append(event)
 
     def append(self, principal: Principal, event: bytes) -> None:
         self.appended.append(msgspec.json.decode(event, type=UsageEvent))

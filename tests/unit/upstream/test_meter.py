@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 
 from dataplane import native
 from dataplane.upstream import meter as meters
-from dataplane.values import InferenceRequest, Operation, Usage
+from dataplane.values import InferenceRequest, Lease, Operation, Usage
+from shared.keyspace import LeaseId, Shard
 from shared.modelname import canonical
 from tests.fakes.manual_clock import ManualClock
 
 NUM_PREDICT = 100
 PROMPT_BYTES = 40
+PROMPT_BOUND = 200
 record = msgspec.json.Decoder(native.Record).decode
 
 
@@ -30,12 +32,26 @@ def request(operation: Operation = Operation.CHAT, **values: Any) -> InferenceRe
     )
 
 
+def lease(*, doubles_output: bool = False, num_predict: int = NUM_PREDICT) -> Lease:
+    return Lease(
+        lease_id=LeaseId("l"),
+        shard=Shard("s00"),
+        day="20261121",
+        month="202611",
+        prompt_bound=PROMPT_BOUND,
+        num_predict=num_predict,
+        output_factor=2 if doubles_output else 1,
+        taken_s=0.0,
+    )
+
+
 def made(
     *, keep_text: bool = False, clock: ManualClock | None = None, **values: Any
 ) -> tuple[meters.ReplyMeter, list[str]]:
     anomalies: list[str] = []
+    held = lease(**{name: values[name] for name in ("doubles_output", "num_predict") if name in values})
     meter = meters.ReplyMeter(
-        request(**values), clock=clock or ManualClock(), keep_text=keep_text, on_anomaly=anomalies.append
+        request(**values), held, clock=clock or ManualClock(), keep_text=keep_text, on_anomaly=anomalies.append
     )
     return meter, anomalies
 
@@ -93,7 +109,7 @@ def test_counts_above_what_the_request_may_cost_are_cut():
     see(meter, done(prompt_eval_count=1_000_000, eval_count=NUM_PREDICT + 1))
     usage = meter.usage()
     assert usage.completion_tokens == NUM_PREDICT
-    assert usage.prompt_tokens < 100_000
+    assert usage.prompt_tokens == PROMPT_BOUND
     assert anomalies == ["prompt_count", "output_count"]
 
 
@@ -121,6 +137,13 @@ def test_thinking_before_a_formatted_answer_is_added_to_the_count_that_misses_it
     meter, _ = made(doubles_output=True)
     see(meter, thought(), thought(), thought(), said(), said(), done(prompt_eval_count=30, eval_count=2))
     assert meter.usage() == Usage(prompt_tokens=30, completion_tokens=5, provenance="reported")
+
+
+def test_a_second_pass_that_reads_the_first_ones_thinking_is_believed_and_charged_once():
+    meter, anomalies = made(doubles_output=True)
+    see(meter, *[thought()] * 30, said(), done(prompt_eval_count=PROMPT_BOUND + 30, eval_count=1))
+    assert meter.usage() == Usage(prompt_tokens=PROMPT_BOUND, completion_tokens=31, provenance="reported")
+    assert anomalies == []
 
 
 def test_thinking_that_used_up_the_output_has_no_second_pass():
@@ -171,8 +194,8 @@ def test_text_is_kept_without_thinking_and_up_to_its_cap():
 
 def test_the_factory_makes_a_meter_per_request():
     make = meters.meters(ManualClock())
-    assert make(request(), True).reply_text == ""
-    assert make(request(), False).reply_text is None
+    assert make(request(), lease(), True).reply_text == ""
+    assert make(request(), lease(), False).reply_text is None
 
 
 @given(
@@ -192,4 +215,4 @@ def test_a_charge_is_never_negative_nor_above_the_bound_nor_below_what_was_seen(
     usage = meter.usage()
     bound = NUM_PREDICT * (2 if doubles else 1)
     assert min(counted, bound) <= usage.completion_tokens <= bound
-    assert 0 <= usage.prompt_tokens <= meters.MAX_SANE_COUNT
+    assert 0 <= usage.prompt_tokens <= PROMPT_BOUND
