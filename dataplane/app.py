@@ -31,6 +31,7 @@ from dataplane.api.server import EXPECTED_MESSAGES, Server
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
+from dataplane.quota.announcements import Announcements
 from dataplane.quota.calls import Calls
 from dataplane.quota.failures import RedisFailures
 from dataplane.quota.fences import FenceWatch
@@ -86,7 +87,11 @@ class Worker:
         self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
         refused = RefusedVersions()
         self.renewal = Renewal(link=self.link, refused=refused, clock=clock)
-        self.fence_watch = FenceWatch(link=self.link, readiness=self.readiness)
+        identity = _identity(settings)
+        announcements = Announcements(
+            link=self.link, settlements=self.settlements, renewal=self.renewal, worker_id=identity.worker_id
+        )
+        self.fence_watch = FenceWatch(link=self.link, readiness=self.readiness, announcements=announcements)
         self.models = CurrentModels(sealer=Sealer(sealing.decode_key(settings.sealing_key.reveal())), clock=clock)
         store = StateStore(models=self.models, readiness=self.readiness, clock=clock)
         self.watcher = RedisWatcher(
@@ -107,7 +112,7 @@ class Worker:
         self.watch = Watch(
             planes=planes,
             changes=Changes(store=store, keys=self.keys, refused=refused, renewal=self.renewal),
-            identity=_identity(settings),
+            identity=identity,
             readiness=self.readiness,
             in_flight=lambda: len(self.server.in_flight),
             clock=clock,

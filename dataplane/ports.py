@@ -124,7 +124,7 @@ class Settlements(Protocol):
         """Returns the slots of a lease, charges the tokens of its usage event and appends it, once."""
         ...
 
-    def append(self, principal: Principal, event: bytes) -> None:
+    def append(self, principal: Principal, event: UsageEvent) -> None:
         """Appends a usage event that has no lease."""
         ...
 

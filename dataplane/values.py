@@ -146,6 +146,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     num_predict: int
     output_factor: int = 1
     rates: Rates = Rates()
+    # The usage event for the case that this worker does not live to settle.
+    crashed: bytes = b""
     # Seconds of this machine's monotonic clock at which the admission was sent.
     taken_s: float
 

@@ -74,6 +74,11 @@ def rebuild_token(shard: Shard) -> str:
     return f"gateway:{{{shard}}}:rebuild"
 
 
+def announced(shard: Shard) -> str:
+    """Which workers have told a rebuild what Redis may have lost (hash with TTL: worker id → rebuild token)."""
+    return f"gateway:{{{shard}}}:announced"
+
+
 def window(shard: Shard, scope: Scope) -> str:
     """Sliding windows of requests and tokens (string, packed)."""
     return f"gateway:{{{shard}}}:window:{scope}"

@@ -101,6 +101,16 @@ class Fences:
                     )
                 return all(await pipe.execute())
 
+    async def announced(self, shards: Sequence[Shard], token: RebuildToken) -> frozenset[str]:
+        """Workers that have told this rebuild all that they know of these shards."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                for shard in shards:
+                    pipe.hgetall(keyspace.announced(shard))
+                answers = await pipe.execute()
+        told = [{name for name, value in answer.items() if value == token.value.encode()} for answer in answers]
+        return frozenset(name.decode() for name in set.intersection(*told)) if told else frozenset()
+
     async def stamp(self, shard: Shard, token: RebuildToken) -> bool:
         """Declares a shard rebuilt; False when the token is no longer good or somebody else has stamped it."""
         keys = [keyspace.fence(shard), keyspace.rebuild_token(shard)]

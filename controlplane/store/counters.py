@@ -115,6 +115,12 @@ async def corrected_leases() -> dict[Shard, list[LeaseId]]:
     return found
 
 
+async def has_keys() -> bool:
+    """Whether there is anybody who could ever be charged. Raises ``StoreUnavailableError``."""
+    async with engine.connection() as connection:
+        return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM gateway.api_keys)"))
+
+
 async def some_owners(after: uuid.UUID, count: int) -> list[tuple[uuid.UUID, Owner]]:
     """Keys in the order of their ids, from one on, each as an owner. Raises ``StoreUnavailableError``."""
     async with engine.connection() as connection:

@@ -15,7 +15,9 @@ charges anything, and under the shards' locks nothing moves from the streams int
   settles it before the reaper charges for it; ``reserved`` is the sum of these;
 - windows stay as they are: an older one only forgets, an empty Redis forgets the last minute of every key.
 
-Requests that run while Redis loses its leases reserve nothing any more; their settlements find no lease and charge.
+What Redis has lost, workers may still know: events that the ledger does not have, and the leases of running requests.
+They write them under the token (``dataplane/quota/announcements.py``), for which every rebuild waits a moment. A worker
+that is cut off meanwhile comes too late; its settlements find no lease and charge.
 """
 
 from __future__ import annotations
@@ -42,6 +44,10 @@ from shared.clock import Clock
 from shared.keyspace import SHARDS, Period, Shard, shard_of
 
 POLL_S = 0.3
+# A worker looks for a rebuild ten times a second, and is back within a second after its connection has broken.
+ANNOUNCEMENTS_S = 1.2
+ANNOUNCEMENT_GAP_S = 0.3
+ANNOUNCEMENT_POLL_S = 0.1
 
 _log = logs.get("controlplane.tasks.rebuild")
 
@@ -61,6 +67,7 @@ class FenceKeeper:
         clock: Clock,
         metrics: Metrics,
         poll_s: float = POLL_S,
+        announcements_s: float = ANNOUNCEMENTS_S,
     ) -> None:
         self._fences = fences
         self._state = state
@@ -71,6 +78,7 @@ class FenceKeeper:
         self._clock = clock
         self._metrics = metrics
         self._poll_s = poll_s
+        self._announcements_s = announcements_s
         self._problems: tuple[str, ...] = ()
 
     async def run(self) -> None:
@@ -101,6 +109,7 @@ class FenceKeeper:
     async def _rebuild(self, shards: Sequence[Shard], incarnation: str, lock: ledger.ShardsLock) -> int:
         started_s = self._clock.monotonic()
         token = await self._fences.begin(shards, incarnation)
+        workers = await self._announced(shards, token)
         if not await self._write_everything(shards, token):
             _log.warning("rebuild_lost_token", shards=len(shards))
             return 0
@@ -111,8 +120,22 @@ class FenceKeeper:
             stamped += await self._fences.stamp(shard, token)
         duration_s = self._clock.monotonic() - started_s
         self._metrics.shards_rebuilt(stamped, duration_s=duration_s)
-        _log.info("shards_rebuilt", shards=stamped, duration_ms=round(duration_s * 1000))
+        _log.info("shards_rebuilt", shards=stamped, duration_ms=round(duration_s * 1000), workers=workers)
         return stamped
+
+    async def _announced(self, shards: Sequence[Shard], token: RebuildToken) -> int:
+        """Gives workers the time to tell what they know; says how many did. Without keys there is nothing to know."""
+        if not await ledger.has_keys():
+            return 0
+        workers: frozenset[str] = frozenset()
+        until_s = self._clock.monotonic() + self._announcements_s
+        while (now_s := self._clock.monotonic()) < until_s:
+            told = await self._fences.announced(shards, token)
+            if told - workers:
+                # Where one has only just come, others may be on their way.
+                workers, until_s = told, max(until_s, now_s + ANNOUNCEMENT_GAP_S)
+            await asyncio.sleep(ANNOUNCEMENT_POLL_S)
+        return len(workers)
 
     async def _write_everything(self, shards: Sequence[Shard], token: RebuildToken) -> bool:
         await self._publisher.reconcile_config(static=True)

@@ -24,5 +24,5 @@ if state then
   correct_in_window(KEYS[6], tonumber(known[4]), -tonumber(known[3]))
   correct_in_window(KEYS[7], tonumber(known[4]), -tonumber(known[3]))
 end
-close_lease(ARGV[2], ARGV[3])
+close_lease(ARGV[2], ARGV[3], '')
 return 'abandoned'

@@ -4,11 +4,10 @@
 --
 -- KEYS   1 fence   2 usage
 -- ARGV   1 incarnation of the server   2 usage event
--- Reply  appended, or unfenced and nothing was written
+-- Reply  { appended, id in the usage stream }, or { unfenced, '' } and nothing was written
 
 local fence = redis.call('GET', KEYS[1])
 if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
-  return 'unfenced'
+  return { 'unfenced', '' }
 end
-redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
-return 'appended'
+return { 'appended', redis.call('XADD', KEYS[2], '*', 'e', ARGV[2]) }

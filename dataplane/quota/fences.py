@@ -1,6 +1,7 @@
 """Whether Redis holds rebuilt state: the fences of all shards, read every second, for the readiness check ``fence``.
 
-Nothing is admitted on the word of this poll: the scripts compare the fence themselves, in every call.
+Nothing is admitted on the word of this poll: the scripts compare the fence themselves, in every call. Where fences are
+missing, the rebuild that follows is told what this worker knows.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 
 from dataplane.errors import CannotCheckError
+from dataplane.quota.announcements import Announcements
 from dataplane.quota.link import Link
 from shared import keyspace, logs
 from shared.keyspace import SHARDS
@@ -30,8 +32,9 @@ def all_hold(link: Link, fences: list[bytes | None]) -> bool:
 class FenceWatch:
     """Reports whether every shard has a valid fence."""
 
-    def __init__(self, *, link: Link, readiness: Readiness) -> None:
+    def __init__(self, *, link: Link, readiness: Readiness, announcements: Announcements) -> None:
         self._link = link
+        self._announcements = announcements
         self._readiness = readiness
         self._held: bool | None = None
 
@@ -43,10 +46,17 @@ class FenceWatch:
 
     async def look(self) -> None:
         """Looks once."""
+        holds = False
         try:
-            holds = all_hold(self._link, await self._link.get(*KEYS))
-        except CannotCheckError:
-            holds = False
+            fences = await self._link.get(*KEYS)
+            missing = [shard for shard, fence in zip(SHARDS, fences, strict=True) if not self._link.holds(shard, fence)]
+            holds = not missing
+            if missing:
+                await self._announcements.tell(missing)
+            else:
+                await self._announcements.look_at_ledger()
+        except CannotCheckError as fault:
+            log.debug("fence_not_read", reason=fault.detail)
         if holds != self._held:
             log.info("fence_checked", holds=holds)
         self._held = holds

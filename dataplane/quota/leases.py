@@ -67,6 +67,7 @@ class RedisLeases:
             num_predict=num_predict,
             output_factor=demand.output_factor,
             rates=_rates(principal, reply),
+            crashed=crashed,
             taken_s=taken_s,
         )
 

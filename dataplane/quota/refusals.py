@@ -15,7 +15,6 @@ import msgspec
 
 from dataplane.ports import Settlements
 from dataplane.values import Principal
-from shared import records
 from shared.clock import Clock
 from shared.records import UsageEvent
 
@@ -57,7 +56,7 @@ class CollapsedRefusals:
         if counted is None:
             counted = self._counted[kind] = _Counted(principal, self._clock.monotonic(), None, 0)
             if not self._settlements.is_stalled:
-                self._settlements.append(principal, records.encode(event))
+                self._settlements.append(principal, event)
                 return
         counted.latest = event
         counted.occurrences += 1
@@ -78,7 +77,7 @@ class CollapsedRefusals:
             del self._counted[kind]
             if counted.latest is not None:
                 event = msgspec.structs.replace(counted.latest, occurrences=counted.occurrences)
-                self._settlements.append(counted.principal, records.encode(event))
+                self._settlements.append(counted.principal, event)
 
     def __repr__(self) -> str:
         return f"CollapsedRefusals({len(self._counted)} kinds)"

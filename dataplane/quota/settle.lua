@@ -8,25 +8,26 @@
 --        9 the same of the tenant's   10 the lease
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event   4 time to live of the tombstone in ms
 --        5 tokens charged   6 day and 7 month of the lease
--- Reply  settled    it was open and is closed now
+-- Reply  { decision, id of the event in the usage stream }, '' where it was not appended:
+--        settled    it was open and is closed now
 --        again      it had been settled before; nothing was written
 --        charged    nobody knows it (any more); it is charged all the same
 --        reaped     it was charged as crashed; nothing was written: `correct` is what has to be sent
 --        unfenced   nothing was written
 
 if not is_fenced() then
-  return 'unfenced'
+  return { 'unfenced', '' }
 end
-local known = redis.call('HMGET', KEYS[10], 's', 'r', 'q', 'a')
+local known = redis.call('HMGET', KEYS[10], 's', 'r', 'q', 'a', 'i')
 local state = known[1]
 if state == 'settled' then
-  return 'again'
+  return { 'again', known[5] or '' }
 end
 if state == 'reaped' then
-  return 'reaped'
+  return { 'reaped', '' }
 end
 
-redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
+local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
 if ARGV[5] ~= '0' then
   add_to_counters('used', ARGV[5], KEYS[8], KEYS[9], ARGV[6], ARGV[7])
 end
@@ -36,5 +37,5 @@ if state then
   correct_in_window(KEYS[6], tonumber(known[4]), difference)
   correct_in_window(KEYS[7], tonumber(known[4]), difference)
 end
-close_lease(ARGV[2], ARGV[4])
-return state and 'settled' or 'charged'
+close_lease(ARGV[2], ARGV[4], entry_id)
+return { state and 'settled' or 'charged', entry_id }

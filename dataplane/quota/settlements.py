@@ -20,11 +20,12 @@ import msgspec
 from dataplane.errors import CannotCheckError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
+from dataplane.quota.retained import Retained, RetainedEvent, retained_event
 from dataplane.quota.scripts import Call
 from dataplane.values import Lease, Principal
 from shared import logs, records
 from shared.backoff import Backoff
-from shared.keyspace import Shard
+from shared.keyspace import LeaseId, Shard
 from shared.records import UsageEvent
 
 _ACKNOWLEDGED = frozenset({b"settled", b"again", b"charged", b"corrected", b"appended"})
@@ -45,6 +46,7 @@ class SettlementCounts:
 @dataclass(slots=True, frozen=True)
 class _Settlement:
     shard: Shard
+    event: RetainedEvent
     # Packs the call for the server that is there when it is sent.
     pack: Callable[[bytes], Call]
     # What is to be sent instead when the lease was charged as crashed meanwhile.
@@ -59,6 +61,7 @@ class Settlements:
         self._calls = calls
         self._capacity = capacity
         self.counts = SettlementCounts()
+        self.retained = Retained()
         self._waiting: deque[_Settlement] = deque()
         self._in_flight = 0
         self._arrived = asyncio.Event()
@@ -88,16 +91,31 @@ class Settlements:
             log.warning("lease_was_reaped", lease_id=lease.lease_id)
             correction = correction_of(lease, event)
             raw, tokens = records.encode(correction), correction.prompt_tokens + correction.completion_tokens
-            return _Settlement(lease.shard, lambda incarnation: calls.correct(incarnation, lease, raw, tokens))
+            return _Settlement(
+                lease.shard,
+                retained_event(correction),
+                lambda incarnation: calls.correct(incarnation, lease, raw, tokens),
+            )
 
         self._start(
-            _Settlement(lease.shard, lambda incarnation: calls.settle(incarnation, lease, raw, tokens), corrected)
+            _Settlement(
+                lease.shard,
+                retained_event(event) if event.prompt is not None else RetainedEvent(lease.lease_id, raw),
+                lambda incarnation: calls.settle(incarnation, lease, raw, tokens),
+                corrected,
+            )
         )
 
-    def append(self, principal: Principal, event: bytes) -> None:
+    def append(self, principal: Principal, event: UsageEvent) -> None:
         """Appends a usage event that has no lease. Returns at once and never raises."""
-        calls = self._calls.of(principal)
-        self._start(_Settlement(principal.shard, lambda incarnation: calls.append(incarnation, event)))
+        calls, raw = self._calls.of(principal), records.encode(event)
+        kept = RetainedEvent(LeaseId(event.event_id), raw)
+        self._start(_Settlement(principal.shard, kept, lambda incarnation: calls.append(incarnation, raw)))
+
+    def untold(self, shard: Shard) -> list[RetainedEvent]:
+        """Events of a shard that the ledger may not have: what Redis has not taken, or might lose."""
+        waiting = (settlement.event for settlement in self._waiting if settlement.shard == shard)
+        return [*self.retained.of(shard), *waiting]
 
     async def run(self) -> None:
         """Sends what waits again, in order, until it is cancelled."""
@@ -138,13 +156,13 @@ class Settlements:
             self._in_flight -= 1
             if future.cancelled() or future.exception() is not None:
                 self._wait(settlement)
-            elif future.result() == _REAPED and settlement.corrected is not None:
-                self._start(settlement.corrected())
-            elif future.result() not in _ACKNOWLEDGED:
-                self._wait(settlement)
-            else:
+            elif (left := self._left(settlement, future.result())) is None:
                 self.counts.acknowledged += 1
                 self._acknowledged.set()
+            elif left is settlement:
+                self._wait(settlement)
+            else:
+                self._start(left)
 
         future.add_done_callback(ended)
 
@@ -172,9 +190,17 @@ class Settlements:
             reply = await self._link.call(settlement.shard, call)
         except CannotCheckError:
             return settlement
-        if reply == _REAPED and settlement.corrected is not None:
+        return self._left(settlement, reply)
+
+    def _left(self, settlement: _Settlement, reply: list[bytes]) -> _Settlement | None:
+        """What is still to be sent after a reply."""
+        decision, entry_id = reply
+        if decision == _REAPED and settlement.corrected is not None:
             return settlement.corrected()
-        return None if reply in _ACKNOWLEDGED else settlement
+        if decision not in _ACKNOWLEDGED:
+            return settlement
+        self.retained.keep(settlement.shard, entry_id, settlement.event)
+        return None
 
     def __repr__(self) -> str:
         return f"Settlements(waiting={len(self._waiting)}, in_flight={self._in_flight})"

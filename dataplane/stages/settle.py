@@ -27,7 +27,7 @@ from dataplane.errors import (
 from dataplane.interrupt import Interrupt
 from dataplane.ports import Meter, Observer, Refusals, Renewals, Settlements
 from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
-from shared import modelname, records
+from shared import modelname
 from shared.clock import Clock
 from shared.records import Outcome, UsageEvent
 
@@ -92,7 +92,7 @@ class Settle:
         """A request that needs no lease was answered."""
         self._observe(principal.tenant_name, arrival, _OK_STATUS)
         event = self._leaseless(principal, arrival, "completed", _OK_STATUS, "")
-        self._settlements.append(principal, records.encode(event))
+        self._settlements.append(principal, event)
 
     def unauthenticated(self, arrival: Arrival, *, status: int) -> None:
         """A request without an acceptable key was refused; it has no tenant, and leaves no row here."""

@@ -94,18 +94,18 @@ class Caller:
 
     def settle(self, lease_id: str, event: bytes = b"{}", tokens: int = 70) -> bytes:
         call = self.calls.settle(self.incarnation, self.lease(lease_id), event, tokens)
-        return bytes(run(self.state, call))
+        return bytes(run(self.state, call)[0])
 
     def correct(self, lease_id: str, tokens: int, event: bytes = b"{}") -> bytes:
         call = self.calls.correct(self.incarnation, self.lease(lease_id), event, tokens)
-        return bytes(run(self.state, call))
+        return bytes(run(self.state, call)[0])
 
     def abandon(self, lease_id: str, *, is_known_server: bool = True) -> bytes:
         incarnation = self.incarnation if is_known_server else b"unknown"
         return bytes(run(self.state, self.calls.abandon(incarnation, LeaseId(lease_id))))
 
     def append(self, event: bytes = b"{}") -> bytes:
-        return bytes(run(self.state, self.calls.append(self.incarnation, event)))
+        return bytes(run(self.state, self.calls.append(self.incarnation, event))[0])
 
     def renew(self, *lease_ids: str) -> list[bytes]:
         shard = self.principal.shard

@@ -102,7 +102,7 @@ async def test_full_settlement_buffer_denies(leases: RedisLeases, settlements: S
     held = [await leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(2)]
     state.client.delete(keyspace.fence(principal.shard))
     for _ in range(10):
-        settlements.append(principal, b"{}")
+        settlements.append(principal, event("one"))
     async with asyncio.timeout(2):
         while not settlements.is_full:
             await asyncio.sleep(0.001)

@@ -115,9 +115,9 @@ async def test_settlement_survives_flushed_scripts(
 async def test_events_without_a_lease_are_appended(settlements: Settlements, state: PublishedState):
     principal = state.principal()
     async with running(settlements):
-        settlements.append(principal, b"{}")
+        settlements.append(principal, event("one"))
         assert await settlements.drained(2.0) == 0
-    assert state.usage(principal) == [b"{}"]
+    assert events_of(state, principal) == [event("one")]
 
 
 async def test_settlement_after_the_reaper_is_a_correction(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from dataplane.quota.refusals import WINDOW_S, CollapsedRefusals
@@ -24,9 +23,9 @@ class Taken:
     def settle(self, lease: Lease, principal: Principal, event: UsageEvent) -> None:
         raise AssertionError("a refusal has no lease")
 
-    def append(self, principal: Principal, event: bytes) -> None:
+    def append(self, principal: Principal, event: UsageEvent) -> None:
         assert principal.key_id == "k"
-        self.events.append(msgspec.json.decode(event, type=UsageEvent))
+        self.events.append(event)
 
 
 @pytest.fixture

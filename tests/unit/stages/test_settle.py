@@ -67,8 +67,8 @@ class World:
         assert lease is LEASE
         self.settled.append(event)
 
-    def append(self, principal: Principal, event: bytes) -> None:
-        self.appended.append(msgspec.json.decode(event, type=UsageEvent))
+    def append(self, principal: Principal, event: UsageEvent) -> None:
+        self.appended.append(event)
 
     def add(self, principal: Principal, event: UsageEvent) -> None:
         self.refused.append(event)

@@ -1,0 +1,45 @@
+#!lua
+-- Tells a rebuild what only this worker knows, because Redis may have lost it: events that the ledger does not have
+-- yet, and leases of requests that are running. Written while there is no valid fence, under the token of the rebuild.
+--
+-- KEYS   1 rebuild token   2 fence   3 usage   4 expiry index   5 announced
+--        then for each event its lease, then for each lease: the lease, leases of its key, leases of its tenant
+-- ARGV   1 token   2 incarnation of the server   3 worker id, '' while more is to come   4 time to live of a lease in ms
+--        5 how long its record outlives that, in ms   6 time to live of a tombstone in ms   7 number of events
+--        then the events, then for each lease: lease id, key scope, tenant scope, day, month, tokens reserved, those of
+--        the prompt among them, granted num_predict, usage event for the case that nobody settles
+-- Reply  announced, or late when the rebuild is over or another's, and nothing was written
+
+local fence = redis.call('GET', KEYS[2])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or (fence and string.sub(fence, 1, #ARGV[2]) == ARGV[2]) then
+  return 'late'
+end
+local events = tonumber(ARGV[7])
+for event = 1, events do
+  -- Twice in the stream is once in the ledger. The tombstone is for a settlement whose acknowledgement was lost.
+  local entry_id, lease = redis.call('XADD', KEYS[3], '*', 'e', ARGV[7 + event]), KEYS[5 + event]
+  if redis.call('HGET', lease, 's') ~= 'settled' then
+    redis.call('DEL', lease)
+    redis.call('HSET', lease, 's', 'settled', 'i', entry_id)
+    redis.call('PEXPIRE', lease, ARGV[6])
+  end
+end
+local time = redis.call('TIME')
+local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4]))
+local key = 6 + events
+for at = 8 + events, #ARGV, 9 do
+  if redis.call('EXISTS', KEYS[key]) == 0 then
+    redis.call('HSET', KEYS[key], 's', 'open', 'k', ARGV[at + 1], 't', ARGV[at + 2], 'p', ARGV[at + 3],
+      'm', ARGV[at + 4], 'r', ARGV[at + 5], 'b', ARGV[at + 6], 'n', ARGV[at + 7], 'q', '0', 'a', '0', 'e', ARGV[at + 8])
+    redis.call('PEXPIRE', KEYS[key], tonumber(ARGV[4]) + tonumber(ARGV[5]))
+    for _, slots in ipairs({ KEYS[4], KEYS[key + 1], KEYS[key + 2] }) do
+      redis.call('ZADD', slots, until_ms, ARGV[at])
+    end
+  end
+  key = key + 3
+end
+if ARGV[3] ~= '' then
+  redis.call('HSET', KEYS[5], ARGV[3], ARGV[1])
+  redis.call('EXPIRE', KEYS[5], 60)
+end
+return 'announced'
