@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Callable
 
 import grpc
@@ -19,23 +20,31 @@ from controlplane.ollama.poller import Poller
 from controlplane.publish import connection
 from controlplane.publish.anonymous_stream import AnonymousStream
 from controlplane.publish.budgets import BudgetCounters
+from controlplane.publish.change_stream import ChangeStream
 from controlplane.publish.counters import CounterState
 from controlplane.publish.discovered import DiscoveredState, JobLock
 from controlplane.publish.fence import Fences
+from controlplane.publish.published import PublishedState
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
+from controlplane.publish.replicas import Replicas
 from controlplane.publish.usage_stream import BacklogState, UsageStreams
 from controlplane.rpc.adjusting import Adjuster
 from controlplane.rpc.backends import BackendService
 from controlplane.rpc.keys import KeyService
 from controlplane.rpc.models import ModelService
 from controlplane.rpc.server import AdminServer, Service, TLSFiles
+from controlplane.rpc.state import NAME as STATE_SERVICE
+from controlplane.rpc.state import StateService
+from controlplane.rpc.state_messages import Messages
 from controlplane.rpc.tails import Tails
 from controlplane.rpc.tenants import TenantService
 from controlplane.rpc.usage import UsageService
 from controlplane.rpc.verifier import KeyVerifier
+from controlplane.rpc.watching import Shared
 from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
+from controlplane.store.outbox import Revisions
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks import discover
 from controlplane.tasks.backlog import BacklogWatch
@@ -47,6 +56,10 @@ from controlplane.tasks.publish import OutboxDrain, Reconciler
 from controlplane.tasks.rebuild import FenceKeeper
 from controlplane.tasks.retain import Retention
 from controlplane.tasks.revocations import RevocationOutbox
+from controlplane.tasks.tell import WaitingChanges
+from controlplane.watch.hub import Hub
+from controlplane.watch.snapshots import Snapshots
+from controlplane.watch.workers import Workers
 from neuronetz.admin.v1 import backend_pb2_grpc, key_pb2_grpc, model_pb2_grpc, tenant_pb2_grpc, usage_pb2_grpc
 from neuronetz.state.v1 import state_pb2_grpc
 from shared import sealing
@@ -70,6 +83,9 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     keys: PostgresKeys
     added: PostgresBackends
     backends: RoutedBackends
+    hub: Hub
+    workers: Workers
+    replicas: Replicas
     publisher: StatePublisher
     client: OllamaClient
     discovery: Discovery
@@ -105,6 +121,13 @@ def _parts(settings: Settings) -> Parts:
     state = RedisState(redis, timeout_s=timeout_s, prompt_log_days=settings.prompt_log_days)
     tenants, keys, added, client = PostgresTenants(), PostgresKeys(), PostgresBackends(), OllamaClient()
     backends = RoutedBackends(static=settings.static_backends, added=added, sealer=sealer)
+    clock, metrics = SystemClock(), Metrics()
+    hub = Hub(
+        stream=ChangeStream(redis, timeout_s=timeout_s),
+        revisions=Revisions(),
+        snapshots=Snapshots(source=PublishedState(redis, timeout_s=timeout_s), clock=clock, metrics=metrics),
+        metrics=metrics,
+    )
     cost = Argon2Cost(
         time_cost=settings.argon2_time_cost,
         memory_kib=settings.argon2_memory_kib,
@@ -113,21 +136,27 @@ def _parts(settings: Settings) -> Parts:
     return Parts(
         redis=redis,
         sealer=sealer,
-        clock=SystemClock(),
+        clock=clock,
         state=state,
         fences=Fences(redis, timeout_s=timeout_s),
         tenants=tenants,
         keys=keys,
         added=added,
         backends=backends,
-        publisher=StatePublisher(keys=keys, tenants=tenants, backends=backends, state=state, sealer=sealer),
+        hub=hub,
+        workers=Workers(),
+        replicas=Replicas(redis, timeout_s=timeout_s),
+        publisher=StatePublisher(
+            keys=keys, tenants=tenants, backends=backends, state=state, watchers=hub, sealer=sealer
+        ),
         client=client,
-        metrics=Metrics(),
+        metrics=metrics,
         discovery=Discovery(
             source=backends,
             sealer=sealer,
             poller=Poller(client),
             state=DiscoveredState(redis, timeout_s=timeout_s),
+            watchers=hub,
             lock=JobLock(redis, job=discover.JOB, timeout_s=timeout_s),
             refresh_s=settings.discovery_refresh_s,
             ttl_s=settings.discovery_ttl_s,
@@ -163,6 +192,7 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
         _service("neuronetz.admin.v1.BackendService", backend_pb2_grpc.add_BackendServiceServicer_to_server, backends),
         _service("neuronetz.admin.v1.ModelService", model_pb2_grpc.add_ModelServiceServicer_to_server, models),
         _usage_service(settings, parts),
+        _state_service(parts),
         _service("neuronetz.state.v1.KeyVerifier", state_pb2_grpc.add_KeyVerifierServicer_to_server, verifier),
     )
 
@@ -182,6 +212,20 @@ def _usage_service(settings: Settings, parts: Parts) -> Service:
     return msgspec.structs.replace(_service("neuronetz.admin.v1.UsageService", add, usage), end=tails.end)
 
 
+def _state_service(parts: Parts) -> Service:
+    shared = Shared(
+        hub=parts.hub,
+        messages=Messages(parts.hub.snapshots),
+        workers=parts.workers,
+        registry=parts.replicas,
+        control_plane=f"{socket.gethostname()}-{secrets.token_hex(3)}",
+        metrics=parts.metrics,
+        clock=parts.clock,
+    )
+    service = _service(STATE_SERVICE, StateService.add_to_server, StateService(shared))
+    return msgspec.structs.replace(service, end=parts.hub.end)
+
+
 def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     return (
         OutboxDrain(publisher=parts.publisher),
@@ -193,6 +237,8 @@ def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
             metrics=parts.metrics,
         ),
         parts.discovery,
+        parts.hub,
+        WaitingChanges(publisher=parts.publisher),
         RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
         Retention(audit_log_days=settings.audit_log_days),
         *_ledger_workers(settings, parts),

@@ -44,6 +44,14 @@ class Metrics:
             "gateway_counters_lowered", "Counters that had more than the ledger and were put right", registry=registry
         )
         self._pending = Gauge("gateway_publications_pending", "Changes that Redis does not have yet", registry=registry)
+        self._told = Counter("gateway_changes_told", "Changes told to the watchers", ("kind",), registry=registry)
+        self._snapshots = Counter("gateway_watch_snapshots_made", "Snapshots made for watchers", registry=registry)
+        self._snapshots_sent = Counter("gateway_watch_snapshots_sent", "Snapshots sent to watchers", registry=registry)
+        self._resyncs = Counter("gateway_watch_resyncs", "Watchers told to begin anew", registry=registry)
+        self._lost = Counter(
+            "gateway_watch_workers_lost", "Workers that fell silent or read nothing", registry=registry
+        )
+        self._rejected = Counter("gateway_watch_rejections", "Revisions that workers rejected", registry=registry)
 
     def events_recorded(self, *, inserted: int, repeated: int, buried: int) -> None:
         """A batch of usage events is in the ledger."""
@@ -82,6 +90,35 @@ class Metrics:
     def publications_pending(self, count: int) -> None:
         """The outbox was counted."""
         self._pending.set(count)
+
+    def change_told(self, kind: str) -> None:
+        """A change (key, tenant, config, discovered) was handed to the watchers."""
+        self._told.labels(kind).inc()
+
+    def snapshot_made(self) -> None:
+        """A snapshot was put together."""
+        self._snapshots.inc()
+
+    def snapshot_sent(self) -> None:
+        """A watcher was given a snapshot."""
+        self._snapshots_sent.inc()
+
+    def watcher_resynced(self) -> None:
+        """A watcher was told to begin anew."""
+        self._resyncs.inc()
+
+    def worker_lost(self) -> None:
+        """A worker fell silent or stopped reading."""
+        self._lost.inc()
+
+    def revision_rejected(self) -> None:
+        """A worker could not apply a revision."""
+        self._rejected.inc()
+
+    def watch_watchers(self, watchers: Callable[[], int], revision: Callable[[], int]) -> None:
+        """Shows how many workers watch, and the newest revision; both are called by another thread."""
+        Gauge("gateway_watchers", "Workers that watch this process", registry=self.registry).set_function(watchers)
+        Gauge("gateway_revision", "Newest revision known", registry=self.registry).set_function(revision)
 
     def watch_readiness(self, read: Callable[[], bool]) -> None:
         """Shows whether every readiness check holds; ``read`` is called by another thread."""

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from controlplane.core.changes import Announced
 from controlplane.core.keys import Key
 from controlplane.core.tenants import Tenant
 from shared.keyspace import KeyId, TenantId
@@ -83,14 +84,14 @@ class BackendSource(Protocol):
 class Publisher(Protocol):
     """Makes committed changes hold on every replica."""
 
-    async def publish_key(self, key_id: KeyId, *, digest: str | None = None) -> bool:
-        """Writes the key's committed state to Redis; False when Redis is away and it goes out later."""
+    async def publish_key(self, key_id: KeyId, *, digest: str | None = None) -> Announced:
+        """Writes the key's committed state to Redis, then tells the watchers; what could not be done goes out later."""
         ...
 
-    async def publish_tenant(self, tenant_id: TenantId) -> bool:
-        """Writes the tenant's committed state to Redis; False as above."""
+    async def publish_tenant(self, tenant_id: TenantId) -> Announced:
+        """The same for a tenant."""
         ...
 
-    async def publish_config(self) -> bool:
-        """Writes the backends to Redis at the next revision; False as above."""
+    async def publish_config(self) -> Announced:
+        """Writes the backends to Redis at the next revision; the rest as above."""
         ...

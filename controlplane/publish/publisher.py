@@ -6,9 +6,16 @@ publication is harmless, and two of them in any order end the same.
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import uuid
 from collections.abc import Sequence
+from typing import Protocol
 
+from controlplane.core import changes
+from controlplane.core.changes import Announced, ChangeKind
+from controlplane.core.changes import Change as Told
+from controlplane.core.keys import Key
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.publish.redis_state import RedisState
 from controlplane.store import outbox
@@ -16,7 +23,7 @@ from controlplane.store.backends import RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.outbox import Change, OutboxKind
 from controlplane.store.tenants import PostgresTenants
-from shared import logs
+from shared import logs, records
 from shared.keyspace import KeyId, TenantId
 from shared.records import BackendRecord, ConfigRecord
 from shared.sealing import Sealer, SealError
@@ -24,8 +31,23 @@ from shared.sealing import Sealer, SealError
 _log = logs.get("controlplane.publish")
 
 
+class Watchers(Protocol):
+    """Those who are told of changes. Both methods give the change's revision and raise ``StoreUnavailableError``."""
+
+    async def announce(self, change: Told) -> int:
+        """Tells the watchers of every control plane. Raises ``RedisUnavailableError``."""
+        ...
+
+    async def tell(self, change: Told, *, config: bytes = b"") -> int:
+        """Tells the watchers of this one what Redis does not have yet; ``config`` are the backends, if it is these."""
+        ...
+
+
 class StatePublisher:
-    """Publishes keys, tenants and backends, as ``controlplane.core.ports.Publisher`` says."""
+    """Publishes keys, tenants and backends, as ``controlplane.core.ports.Publisher`` says.
+
+    Commit, next revision, Redis, watchers, in this order; only when Redis is away, the watchers hear of it before.
+    """
 
     def __init__(
         self,
@@ -34,49 +56,80 @@ class StatePublisher:
         tenants: PostgresTenants,
         backends: RoutedBackends,
         state: RedisState,
+        watchers: Watchers,
         sealer: Sealer,
     ) -> None:
         self._keys = keys
         self._tenants = tenants
         self._backends = backends
         self._state = state
+        self._watchers = watchers
         self._sealer = sealer
 
-    async def publish_key(self, key_id: KeyId, *, digest: str | None = None) -> bool:
-        """Writes the key's committed state; False when it could not and the outbox will."""
+    async def publish_key(self, key_id: KeyId, *, digest: str | None = None) -> Announced:
+        """Writes the key's committed state and tells of it; what could not be written is left to the outbox."""
         try:
-            version = await self._write_key(key_id, digest)
-            await outbox.mark_published(OutboxKind.KEY, uuid.UUID(key_id), version)
-        except (RedisUnavailableError, StoreUnavailableError) as fault:
+            key = await self._keys.get(key_id)
+            change = _of_key(key)
+            try:
+                await self._state.write_key(key, digest=digest)
+                revision = await self._watchers.announce(change)
+            except RedisUnavailableError as fault:
+                return await self._tell(change, fault)
+        except StoreUnavailableError as fault:
             return _pending("key", fault)
-        return True
+        return await _done(OutboxKind.KEY, key_id, key.version, revision)
 
-    async def publish_tenant(self, tenant_id: TenantId) -> bool:
-        """Writes the tenant's committed state; False when it could not and the outbox will."""
+    async def publish_tenant(self, tenant_id: TenantId) -> Announced:
+        """Writes the tenant's committed state and tells of it; what could not be written is left to the outbox."""
         try:
-            version = await self._write_tenant(tenant_id)
-            await outbox.mark_published(OutboxKind.TENANT, uuid.UUID(tenant_id), version)
-        except (RedisUnavailableError, StoreUnavailableError) as fault:
+            tenant = await self._tenants.get(tenant_id)
+            change = changes.of_tenant(tenant)
+            try:
+                await self._state.write_tenant(tenant)
+                revision = await self._watchers.announce(change)
+            except RedisUnavailableError as fault:
+                return await self._tell(change, fault)
+        except StoreUnavailableError as fault:
             return _pending("tenant", fault)
-        return True
+        return await _done(OutboxKind.TENANT, tenant_id, tenant.version, revision)
 
-    async def publish_config(self) -> bool:
-        """Writes the backends at the next revision; False when it could not and the outbox will."""
+    async def publish_config(self) -> Announced:
+        """Writes the backends at the next revision and tells of them; else the outbox will."""
         try:
-            await self._write_config()
-        except (RedisUnavailableError, StoreUnavailableError) as fault:
+            config = await self._next_config()
+            try:
+                revision = await self._write_config(config)
+            except RedisUnavailableError as fault:
+                return await self._tell(Told(kind=ChangeKind.CONFIG), fault, config=config)
+        except StoreUnavailableError as fault:
             return _pending("config", fault)
-        return True
+        return Announced(applied=True, revision=revision)
+
+    async def tell_waiting(self, change: Change) -> None:
+        """Tells the watchers here of a change that Redis does not have yet. Raises ``StoreUnavailableError``."""
+        match change.kind:
+            case OutboxKind.KEY:
+                await self._watchers.tell(_of_key(await self._keys.get(str(change.subject_id))))
+            case OutboxKind.TENANT:
+                await self._watchers.tell(changes.of_tenant(await self._tenants.get(str(change.subject_id))))
+            case OutboxKind.CONFIG:
+                config = records.encode(await self._next_config())
+                await self._watchers.tell(Told(kind=ChangeKind.CONFIG), config=config)
 
     async def apply(self, change: Change) -> None:
         """Publishes what a row of the outbox speaks of. Raises ``RedisUnavailableError``, ``StoreUnavailableError``."""
         match change.kind:
             case OutboxKind.KEY:
-                await self._write_key(KeyId(str(change.subject_id)), None)
+                key = await self._keys.get(str(change.subject_id))
+                await self._state.write_key(key)
+                await self._watchers.announce(_of_key(key))
             case OutboxKind.TENANT:
-                await self._write_tenant(TenantId(str(change.subject_id)))
+                tenant = await self._tenants.get(str(change.subject_id))
+                await self._state.write_tenant(tenant)
+                await self._watchers.announce(changes.of_tenant(tenant))
             case OutboxKind.CONFIG:
-                await self._write_config()
+                await self._write_config(await self._next_config())
 
     async def reconcile_config(self, *, static: bool) -> bool:
         """Writes the backends if Redis does not hold them; True when it had to. Raises as ``apply``.
@@ -88,25 +141,24 @@ class StatePublisher:
         published = await self._state.read_config()
         if published is not None and self._same(published.backends, wanted, static=static):
             return False
-        await self._write_config()
+        await self._write_config(await self._next_config())
         return True
 
-    async def _write_key(self, key_id: KeyId, digest: str | None) -> int:
-        key = await self._keys.get(key_id)
-        await self._state.write_key(key, digest=digest)
-        return key.version
-
-    async def _write_tenant(self, tenant_id: TenantId) -> int:
-        tenant = await self._tenants.get(tenant_id)
-        await self._state.write_tenant(tenant)
-        return tenant.version
-
-    async def _write_config(self) -> None:
+    async def _next_config(self) -> ConfigRecord:
         # The revision first: of two publications at once, the one that read later must win.
         revision = await outbox.next_revision()
-        backends = await self._backends.backends()
-        await self._state.write_config(ConfigRecord(revision=revision, backends=tuple(backends)))
-        _log.info("config_published", revision=revision, backends=len(backends))
+        return ConfigRecord(revision=revision, backends=tuple(await self._backends.backends()))
+
+    async def _write_config(self, config: ConfigRecord) -> int:
+        await self._state.write_config(config)
+        revision = await self._watchers.announce(Told(kind=ChangeKind.CONFIG))
+        _log.info("config_published", revision=config.revision, backends=len(config.backends))
+        return revision
+
+    async def _tell(self, change: Told, fault: Exception, *, config: ConfigRecord | None = None) -> Announced:
+        _log.warning("publication_deferred", kind=change.kind, fault=str(fault))
+        raw = b"" if config is None else records.encode(config)
+        return Announced(applied=False, revision=await self._watchers.tell(change, config=raw))
 
     def _same(self, published: Sequence[BackendRecord], wanted: Sequence[BackendRecord], *, static: bool) -> bool:
         if not static:
@@ -133,6 +185,17 @@ class StatePublisher:
         return "StatePublisher()"
 
 
-def _pending(kind: str, fault: Exception) -> bool:
+def _of_key(key: Key) -> Told:
+    return changes.of_key(key, has_ended=key.has_ended(dt.datetime.now(dt.UTC)))
+
+
+async def _done(kind: OutboxKind, subject_id: str, version: int, revision: int) -> Announced:
+    # It holds everywhere, whether or not it can be noted: the outbox would only repeat it.
+    with contextlib.suppress(StoreUnavailableError):
+        await outbox.mark_published(kind, uuid.UUID(subject_id), version, revision)
+    return Announced(applied=True, revision=revision)
+
+
+def _pending(kind: str, fault: Exception) -> Announced:
     _log.warning("publication_deferred", kind=kind, fault=str(fault))
-    return False
+    return Announced(applied=False)

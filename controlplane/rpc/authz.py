@@ -25,6 +25,8 @@ _READ = Rule(roles=frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN}))
 _CHANGE = Rule(roles=frozenset({Role.OPERATOR, Role.ADMIN}), mutates=True)
 _OPERATE = Rule(roles=frozenset({Role.OPERATOR, Role.ADMIN}))
 _PLANE = Rule(roles=frozenset({Role.DATAPLANE, Role.ADMIN}))
+# What workers are told, sealed credentials of backends among it, is for nobody else.
+_WATCH = Rule(roles=frozenset({Role.DATAPLANE}))
 _ANY = Rule(roles=frozenset(Role))
 
 _TENANTS = "/neuronetz.admin.v1.TenantService"
@@ -59,6 +61,8 @@ RULES: dict[str, Rule] = {
     f"{_USAGE}/QueryAudit": _READ,
     f"{_USAGE}/TailAudit": _READ,
     f"{_USAGE}/AdjustBudget": _CHANGE,
+    "/neuronetz.state.v1.StateService/Watch": _WATCH,
+    "/neuronetz.state.v1.StateService/GetSnapshot": _WATCH,
     "/neuronetz.state.v1.KeyVerifier/Verify": _PLANE,
     "/grpc.health.v1.Health/Check": _ANY,
     "/grpc.health.v1.Health/List": _ANY,

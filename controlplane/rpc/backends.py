@@ -172,9 +172,9 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         )
 
     async def _publish(self) -> bool:
-        applied = await self._publisher.publish_config()
+        announced = await self._publisher.publish_config()
         self._discovered.wake()
-        return applied
+        return announced.applied
 
     async def _known(self) -> dict[str, BackendModelsRecord]:
         try:

@@ -75,12 +75,12 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
         minted, created = await self._minting(
             lambda minted: self._keys.create(msgspec.structs.replace(draft, prefix=minted.prefix), minted.hashed)
         )
-        applied = await self._publisher.publish_key(created.id, digest=minted.digest)
+        announced = await self._publisher.publish_key(created.id, digest=minted.digest)
         return pb.CreateKeyResponse(
             api_key=minted.api_key.reveal(),
             prefix=created.prefix,
             key=convert.write_key(created, now),
-            publication=convert.publication(applied=applied),
+            publication=convert.publication(applied=announced.applied),
         )
 
     async def GetKey(self, request: pb.GetKeyRequest, context: Context) -> pb.GetKeyResponse:
@@ -139,15 +139,15 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
 
         minted, (successor, replaced) = await self._minting(commit)
         # The new key first: its client may use it as soon as the old one is refused.
-        applied = await self._publisher.publish_key(successor.id, digest=minted.digest)
-        applied = await self._publisher.publish_key(replaced.id) and applied
+        minting = await self._publisher.publish_key(successor.id, digest=minted.digest)
+        ending = await self._publisher.publish_key(replaced.id)
         now = dt.datetime.now(dt.UTC)
         return pb.RotateKeyResponse(
             api_key=minted.api_key.reveal(),
             prefix=successor.prefix,
             key=convert.write_key(successor, now),
             replaced=convert.write_key(replaced, now),
-            publication=convert.publication(applied=applied),
+            publication=convert.publication(applied=minting.applied and ending.applied),
         )
 
     async def SuspendKey(self, request: pb.SuspendKeyRequest, context: Context) -> pb.SuspendKeyResponse:
@@ -176,8 +176,8 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
             return convert.write_key(draft, now), convert.UNPUBLISHED
         changed = await self._keys.change(reference, change)
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
-        applied = await self._publisher.publish_key(changed.id)
-        return convert.write_key(changed, dt.datetime.now(dt.UTC)), convert.publication(applied=applied)
+        announced = await self._publisher.publish_key(changed.id)
+        return convert.write_key(changed, dt.datetime.now(dt.UTC)), convert.publication(applied=announced.applied)
 
     async def _minting[T](self, commit: Callable[[Minted], Awaitable[T]]) -> tuple[Minted, T]:
         for attempt in range(1, MINT_ATTEMPTS + 1):

@@ -45,9 +45,9 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
             await self._check_free(request.name)
             return pb.CreateTenantResponse(tenant=convert.write_tenant(tenant))
         created = await self._tenants.create(tenant)
-        applied = await self._publisher.publish_tenant(created.id)
+        announced = await self._publisher.publish_tenant(created.id)
         return pb.CreateTenantResponse(
-            tenant=convert.write_tenant(created), publication=convert.publication(applied=applied)
+            tenant=convert.write_tenant(created), publication=convert.publication(applied=announced.applied)
         )
 
     async def GetTenant(self, request: pb.GetTenantRequest, context: Context) -> pb.GetTenantResponse:
@@ -95,8 +95,8 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
             return convert.write_tenant(draft), convert.UNPUBLISHED
         changed = await self._tenants.change(reference, change)
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
-        applied = await self._publisher.publish_tenant(changed.id)
-        return convert.write_tenant(changed), convert.publication(applied=applied)
+        announced = await self._publisher.publish_tenant(changed.id)
+        return convert.write_tenant(changed), convert.publication(applied=announced.applied)
 
     async def _check_free(self, name: str) -> None:
         try:

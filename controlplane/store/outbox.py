@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 
+import asyncpg
 import msgspec
 
 from controlplane.store import engine
@@ -53,10 +54,7 @@ async def claimed(limit: int) -> AsyncIterator[Sequence[Change]]:
             " ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED",
             limit,
         )
-        changes = [
-            Change(id=row["id"], kind=OutboxKind(row["kind"]), subject_id=row["subject_id"], version=row["version"])
-            for row in rows
-        ]
+        changes = [_change(row) for row in rows]
         yield changes
         if changes:
             await connection.execute(
@@ -66,17 +64,30 @@ async def claimed(limit: int) -> AsyncIterator[Sequence[Change]]:
             )
 
 
-async def mark_published(kind: OutboxKind, subject_id: uuid.UUID | None, version: int) -> None:
+async def mark_published(kind: OutboxKind, subject_id: uuid.UUID | None, version: int, revision: int) -> None:
     """Marks what a direct publication has covered; rows that a publisher holds are left to it."""
     async with engine.connection() as connection:
         await connection.execute(
-            "UPDATE control.outbox SET published_at = now(), revision = nextval('control.revision') WHERE id IN ("
+            "UPDATE control.outbox SET published_at = now(), revision = $4 WHERE id IN ("
             "SELECT id FROM control.outbox WHERE published_at IS NULL AND kind = $1"
             " AND subject_id IS NOT DISTINCT FROM $2 AND version <= $3 FOR UPDATE SKIP LOCKED)",
             kind.value,
             subject_id,
             version,
+            revision,
         )
+
+
+async def waiting(*, since: dt.timedelta, limit: int) -> list[Change]:
+    """The oldest changes that have waited for so long, whoever holds them now."""
+    async with engine.connection() as connection:
+        rows = await connection.fetch(
+            "SELECT id, kind, subject_id, version FROM control.outbox WHERE published_at IS NULL"
+            " AND created_at < now() - $1::interval ORDER BY id LIMIT $2",
+            since,
+            limit,
+        )
+    return [_change(row) for row in rows]
 
 
 async def pending() -> int:
@@ -92,8 +103,45 @@ async def forget_published() -> None:
         await connection.execute("DELETE FROM control.outbox WHERE published_at < now() - $1::interval", KEPT)
 
 
-async def next_revision() -> int:
-    """The next number of the one sequence that orders everything published."""
+async def next_revision(*, above: int = 0) -> int:
+    """The next number of the one sequence that orders everything published; at any rate more than ``above``."""
     async with engine.connection() as connection:
         revision: int = await connection.fetchval("SELECT nextval('control.revision')")
-        return revision
+    return revision if revision > above else await _skip_to(above)
+
+
+async def last_revision() -> int:
+    """The number that was given last."""
+    async with engine.connection() as connection:
+        revision: int = await connection.fetchval("SELECT last_value FROM control.revision")
+    return revision
+
+
+class Revisions:
+    """The sequence, as those who announce changes ask for it. Raises ``StoreUnavailableError``."""
+
+    async def next(self, *, above: int = 0) -> int:
+        """The next one, at any rate more than ``above``."""
+        return await next_revision(above=above)
+
+    async def last(self) -> int:
+        """The last one that was given."""
+        return await last_revision()
+
+    def __repr__(self) -> str:
+        return "Revisions()"
+
+
+async def _skip_to(above: int) -> int:
+    """The sequence is behind what was published, because the database is an older one: it goes on from there."""
+    async with engine.transaction() as connection:
+        # Else two at once could set it back behind what the other has given meanwhile.
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('control.revision'))")
+        revision: int = await connection.fetchval("SELECT nextval('control.revision')")
+        if revision <= above:
+            revision = await connection.fetchval("SELECT setval('control.revision', $1)", above + 1)
+    return revision
+
+
+def _change(row: asyncpg.Record) -> Change:
+    return Change(id=row["id"], kind=OutboxKind(row["kind"]), subject_id=row["subject_id"], version=row["version"])

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from controlplane.core import discovery
+from controlplane.core.changes import Change, ChangeKind
 from controlplane.core.discovery import Poll
 from controlplane.core.ports import BackendSource
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
@@ -34,6 +36,14 @@ UNOPENED = "credential sealed with another key"
 _log = logs.get("controlplane.tasks.discover")
 
 
+class Watchers(Protocol):
+    """Those who are told of changes."""
+
+    async def announce(self, change: Change) -> int:
+        """Tells them. Raises ``RedisUnavailableError``, ``StoreUnavailableError``."""
+        ...
+
+
 class Discovery:
     """The polls of this replica; ``wake`` makes it poll at once, whoever's turn it is."""
 
@@ -44,6 +54,7 @@ class Discovery:
         sealer: Sealer,
         poller: Poller,
         state: DiscoveredState,
+        watchers: Watchers,
         lock: JobLock,
         refresh_s: float,
         ttl_s: float,
@@ -52,6 +63,7 @@ class Discovery:
         self._sealer = sealer
         self._poller = poller
         self._state = state
+        self._watchers = watchers
         self._lock = lock
         self._refresh_s = refresh_s
         self._ttl_ms = round(ttl_s * 1000)
@@ -90,8 +102,8 @@ class Discovery:
         if await self._lock.extend(ttl_s=WORKING_S):
             now_ms = await self._state.now_ms()
             record = discovery.merged(previous, polls, now_ms=now_ms, ttl_ms=self._ttl_ms)
-            if record is not None:
-                await self._state.write(record, now_ms=now_ms)
+            if record is not None and await self._state.write(record, now_ms=now_ms):
+                await self._announce()
             await self._lock.extend(ttl_s=self._refresh_s if complete else min(SOON_S, self._refresh_s))
 
     async def read(self) -> DiscoveredRecord | None:
@@ -102,6 +114,13 @@ class Discovery:
     def last_polls(self) -> Mapping[str, Poll]:
         """How each backend answered this replica last."""
         return self._last
+
+    async def _announce(self) -> None:
+        try:
+            await self._watchers.announce(Change(kind=ChangeKind.DISCOVERED))
+        except (RedisUnavailableError, StoreUnavailableError) as fault:
+            # Workers look into Redis now and then anyway; models go on being discovered without Postgres.
+            _log.debug("discovery_not_announced", fault=str(fault))
 
     async def _woken_within(self, pause_s: float) -> bool:
         try:

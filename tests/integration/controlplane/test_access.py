@@ -43,7 +43,9 @@ HEALTH = {"Check", "List", "Watch"}
 
 
 def expected_roles(method: str) -> set[Role]:
-    name = method.rsplit("/", 1)[1]
+    service, name = method.rsplit("/", 1)
+    if service == "/neuronetz.state.v1.StateService":
+        return {Role.DATAPLANE}
     if name in HEALTH:
         return set(Role)
     if name == "Verify":

@@ -25,6 +25,7 @@ from shared import keyspace
 from shared.records import BackendRecord, DiscoveredRecord
 from shared.redaction import Secret
 from shared.sealing import Sealer
+from tests.integration.hubs import hub_over
 
 SEALER = Sealer(bytes(32))
 
@@ -50,6 +51,7 @@ def discovery_of(
         sealer=SEALER,
         poller=Poller(OllamaClient(), show_budget_s=show_budget_s),
         state=DiscoveredState(client, timeout_s=1.0),
+        watchers=hub_over(client),
         lock=JobLock(client, job=discover.JOB, timeout_s=1.0),
         refresh_s=refresh_s,
         ttl_s=ttl_s,

@@ -23,6 +23,7 @@ from controlplane.tasks.guard import CounterGuard, Touched
 from controlplane.tasks.rebuild import FenceKeeper
 from shared.clock import SystemClock
 from shared.sealing import Sealer
+from tests.integration.hubs import hub_over
 
 
 class Keepers:
@@ -39,7 +40,9 @@ class Keepers:
             fences=self.fences,
             state=state,
             counters=self.counters,
-            publisher=StatePublisher(keys=keys, tenants=tenants, backends=backends, state=state, sealer=sealer),
+            publisher=StatePublisher(
+                keys=keys, tenants=tenants, backends=backends, state=state, watchers=hub_over(client), sealer=sealer
+            ),
             keys=keys,
             tenants=tenants,
             clock=clock,

@@ -32,6 +32,7 @@ from shared.keyspace import KeyId, TenantId
 from shared.records import KeyState
 from shared.sealing import Sealer
 from tests.integration import servers
+from tests.integration.hubs import hub_over
 
 TENANT = TenantId(str(uuid.UUID(int=77)))
 HASHED = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
@@ -49,6 +50,7 @@ def publisher_of(client: RedisClient) -> StatePublisher:
         tenants=tenants,
         backends=RoutedBackends(static=(), added=PostgresBackends(), sealer=sealer),
         state=RedisState(client, timeout_s=1.0, prompt_log_days=30),
+        watchers=hub_over(client),
         sealer=sealer,
     )
 

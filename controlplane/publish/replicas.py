@@ -1,0 +1,88 @@
+"""The workers of the data plane as all control planes know them: ``gateway:replicas``.
+
+Each control plane writes those that watch it. Times are those of Redis, so that the clocks of control planes may
+differ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+
+from controlplane.core.replicas import ReplicaRecord
+from controlplane.publish.connection import translated
+from shared import keyspace, records
+
+_HERE = Path(__file__).parent
+# A worker is live for so long after it was last heard of.
+LIVE_S = 6.0
+# When its entry is dropped.
+KEPT_S = 60.0
+
+_RECORD = records.decoder(ReplicaRecord)
+
+
+class Replicas:
+    """The registry. Every method raises ``RedisUnavailableError``."""
+
+    def __init__(self, redis: Redis, *, timeout_s: float) -> None:
+        self._redis = redis
+        self._timeout_s = timeout_s
+        self._report = redis.register_script((_HERE / "report_replica.lua").read_text())
+
+    async def report(self, record: ReplicaRecord) -> None:
+        """Says that a worker was heard of now."""
+        # Its stamp is the last field, and is the server's to write.
+        raw = records.encode(_Unstamped(**{name: getattr(record, name) for name in _Unstamped.__struct_fields__}))
+        arguments: list[bytes | str | int] = [record.worker_id, raw, round(KEPT_S * 1000)]
+        with translated():
+            async with asyncio.timeout(self._timeout_s):
+                await self._report(keys=[keyspace.REPLICAS], args=arguments)
+
+    async def forget(self, worker_id: str) -> None:
+        """Says that a worker has ended."""
+        command: Any = self._redis.hdel
+        with translated():
+            async with asyncio.timeout(self._timeout_s):
+                await command(keyspace.REPLICAS, worker_id)
+
+    async def live(self) -> list[ReplicaRecord]:
+        """Workers that were heard of in the last 6 seconds, in the order of their addresses and ids."""
+        with translated():
+            async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
+                pipe.hvals(keyspace.REPLICAS)
+                pipe.time()
+                entries, (seconds, micros) = await pipe.execute()
+        since_ms = seconds * 1000 + micros // 1000 - round(LIVE_S * 1000)
+        found = [record for raw in entries if (record := _decoded(raw)) is not None and record.seen_at_ms >= since_ms]
+        return sorted(found, key=lambda record: (record.address, record.worker_id))
+
+    def __repr__(self) -> str:
+        return f"Replicas(timeout_s={self._timeout_s})"
+
+
+class _Unstamped(msgspec.Struct, frozen=True, kw_only=True):
+    """A record as the script takes it."""
+
+    worker_id: str
+    address: str
+    version: str
+    pid: int
+    revision: int
+    rejected: str
+    in_flight: int
+    ready: bool
+    control_plane: str
+    streams_cut: dict[int, int]
+
+
+def _decoded(raw: bytes) -> ReplicaRecord | None:
+    try:
+        return records.decode(_RECORD, raw)
+    except records.RecordError:
+        # Of a release that is not ours.
+        return None
