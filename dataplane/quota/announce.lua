@@ -6,7 +6,7 @@
 --        then for each event its lease, then for each lease: the lease, leases of its key, leases of its tenant
 -- ARGV   1 token   2 incarnation of the server   3 worker id, '' while more is to come   4 time to live of a lease in ms
 --        5 how long its record outlives that, in ms   6 time to live of a tombstone in ms   7 number of events
---        then the events, then for each lease: lease id, key scope, tenant scope, day, month, tokens reserved, those of
+--        then for each event itself and '1' if it is a correction, then for each lease: lease id, key scope, tenant scope, day, month, tokens reserved, those of
 --        the prompt among them, granted num_predict, usage event for the case that nobody settles
 -- Reply  announced, or late when the rebuild is over or another's, and nothing was written
 
@@ -16,18 +16,24 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] or (fence and string.sub(fence, 1, #ARG
 end
 local events = tonumber(ARGV[7])
 for event = 1, events do
-  -- Twice in the stream is once in the ledger. The tombstone is for a settlement whose acknowledgement was lost.
-  local entry_id, lease = redis.call('XADD', KEYS[3], '*', 'e', ARGV[7 + event]), KEYS[5 + event]
-  if redis.call('HGET', lease, 's') ~= 'settled' then
-    redis.call('DEL', lease)
-    redis.call('HSET', lease, 's', 'settled', 'i', entry_id)
-    redis.call('PEXPIRE', lease, ARGV[6])
+  local raw, is_correction, lease = ARGV[6 + 2 * event], ARGV[7 + 2 * event] == '1', KEYS[5 + event]
+  local state = redis.call('HGET', lease, 's')
+  -- A lease that was charged as crashed is told so when its settlement comes again.
+  if state ~= 'reaped' or is_correction then
+    -- Twice in the stream is once in the ledger, and of an open lease the rebuild sees that it is over.
+    local entry_id = redis.call('XADD', KEYS[3], '*', 'e', raw)
+    if not state or state == 'reaped' then
+      -- For the settlement that comes again because nobody has acknowledged it.
+      redis.call('DEL', lease)
+      redis.call('HSET', lease, 's', 'settled', 'i', entry_id)
+      redis.call('PEXPIRE', lease, ARGV[6])
+    end
   end
 end
 local time = redis.call('TIME')
 local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4]))
 local key = 6 + events
-for at = 8 + events, #ARGV, 9 do
+for at = 8 + 2 * events, #ARGV, 9 do
   if redis.call('EXISTS', KEYS[key]) == 0 then
     redis.call('HSET', KEYS[key], 's', 'open', 'k', ARGV[at + 1], 't', ARGV[at + 2], 'p', ARGV[at + 3],
       'm', ARGV[at + 4], 'r', ARGV[at + 5], 'b', ARGV[at + 6], 'n', ARGV[at + 7], 'q', '0', 'a', '0', 'e', ARGV[at + 8])

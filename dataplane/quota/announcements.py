@@ -92,7 +92,7 @@ class Announcements:
             LEASE_RECORD_EXTRA_MS,
             TOMBSTONE_TTL_MS,
             len(events),
-            *(event.raw for event in events),
+            *(part for event in events for part in (event.raw, int(event.is_correction))),
         ]
         for lease, key, tenant in leases:
             keys += (

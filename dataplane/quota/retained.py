@@ -28,13 +28,15 @@ class RetainedEvent(NamedTuple):
 
     lease_id: LeaseId
     raw: bytes
+    is_correction: bool = False
 
 
 def retained_event(event: UsageEvent) -> RetainedEvent:
     """What is kept of an event."""
     if event.prompt is not None or event.reply is not None:
         event = msgspec.structs.replace(event, prompt=None, reply=None, prompt_log_days=None)
-    return RetainedEvent(LeaseId(event.event_id.removesuffix(records.CORRECTION_SUFFIX)), records.encode(event))
+    lease_id = event.event_id.removesuffix(records.CORRECTION_SUFFIX)
+    return RetainedEvent(LeaseId(lease_id), records.encode(event), is_correction=lease_id != event.event_id)
 
 
 class Retained:

@@ -130,6 +130,31 @@ async def test_settlement_that_waited_and_was_told_is_charged_once(world: World)
     assert world.state.budgets(world.principal) == {}
 
 
+async def test_open_lease_whose_settlement_waits_is_left_to_the_rebuild(world: World):
+    running = await world.leases.acquire(world.principal, RequestId("r" * 32), DEMAND, CRASHED)
+    world.state.client.delete(keyspace.fence(world.principal.shard))
+    world.settlements.settle(running, world.principal, event(running.lease_id))
+    await until(lambda: world.settlements.is_stalled)
+    world.rebuild()
+    await world.tell()
+    assert world.state.client.hget(keyspace.lease(running.shard, running.lease_id), "s") == b"open"
+    assert world.state.slots(world.principal) == (1, 1, 1)
+    assert events_of(world.state, world.principal) == [event(running.lease_id)]
+
+
+@pytest.mark.parametrize(("suffix", "told"), [("", 0), (":c", 1)])
+async def test_of_a_reaped_lease_only_the_correction_is_told(world: World, suffix: str, told: int):
+    name = keyspace.lease(world.principal.shard, LeaseId("r"))
+    world.state.client.hset(name, "s", "reaped")
+    kept = retained_event(event(f"r{suffix}"))
+    world.settlements.retained.keep(world.principal.shard, b"1-0", kept)
+    world.state.client.delete(keyspace.fence(world.principal.shard))
+    world.rebuild()
+    await world.tell()
+    assert len(events_of(world.state, world.principal)) == told
+    assert world.state.client.hget(name, "s") == (b"settled" if told else b"reaped")
+
+
 async def test_worker_without_anything_to_tell_says_so(world: World):
     world.lose_everything()
     world.rebuild()
