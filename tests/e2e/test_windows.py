@@ -26,6 +26,7 @@ HAMMERED_S = 68.0
 # Exact times are kept for the first, one-second buckets for the second.
 EXACT_RPM, BUCKETS_RPM = 30, 150
 TPM = 1000
+OUTPUT = 400
 EARLY_S = 2.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -62,6 +63,8 @@ def spend_and_wait(urls: Sequence[str], key: str, bodies: list[dict[str, Any]]) 
 @pytest.fixture(scope="module")
 def minute(fleet, fleet_mock, tmp_path_factory) -> Iterator[Minute]:
     fleet_mock.reset()
+    # Replies as long as they may be: nothing is given back at the settlement.
+    fleet_mock.settings(tokens=OUTPUT, tokens_per_record=100)
     name = f"windows-{uuid.uuid4().hex[:8]}"
     fleet.tenant(name)
     # The second limit is its tenant's, which two keys share.
@@ -70,7 +73,7 @@ def minute(fleet, fleet_mock, tmp_path_factory) -> Iterator[Minute]:
     waiting = {
         "requests": (fleet.limited_key(name, rpm=3), [chat()] * 6),
         "requests in buckets": (fleet.limited_key(name, rpm=130), [chat()] * 140),
-        "tokens": (fleet.limited_key(name, tpm=TPM), [chat(num_predict=400)] * 4),
+        "tokens": (fleet.limited_key(name, tpm=TPM), [chat(num_predict=OUTPUT)] * 4),
     }
     with skewed_data_planes(fleet, tmp_path_factory.mktemp("skewed"), (SKEW_S, -SKEW_S)) as skewed:
         urls = [fleet.urls[0], skewed[0], fleet.urls[1], skewed[1]]
@@ -98,7 +101,7 @@ def minute(fleet, fleet_mock, tmp_path_factory) -> Iterator[Minute]:
 
 
 def _numbered(kind: str, number: int) -> dict[str, Any]:
-    return chat(text=f"{kind}-{number}")
+    return chat(text=f"{kind}-{number}", num_predict=OUTPUT)
 
 
 def admitted(minute: Minute, kind: str) -> list[tuple[float, float]]:
