@@ -121,7 +121,7 @@ def _parts(settings: Settings) -> Parts:
     state = RedisState(redis, timeout_s=timeout_s, prompt_log_days=settings.prompt_log_days)
     tenants, keys, added, client = PostgresTenants(), PostgresKeys(), PostgresBackends(), OllamaClient()
     backends = RoutedBackends(static=settings.static_backends, added=added, sealer=sealer)
-    clock, metrics = SystemClock(), Metrics()
+    clock, metrics, replicas = SystemClock(), Metrics(), Replicas(redis, timeout_s=timeout_s)
     hub = Hub(
         stream=ChangeStream(redis, timeout_s=timeout_s),
         revisions=Revisions(),
@@ -144,8 +144,8 @@ def _parts(settings: Settings) -> Parts:
         added=added,
         backends=backends,
         hub=hub,
-        workers=Workers(),
-        replicas=Replicas(redis, timeout_s=timeout_s),
+        workers=Workers(replicas),
+        replicas=replicas,
         publisher=StatePublisher(
             keys=keys, tenants=tenants, backends=backends, state=state, watchers=hub, sealer=sealer
         ),
@@ -217,7 +217,6 @@ def _state_service(parts: Parts) -> Service:
         hub=parts.hub,
         messages=Messages(parts.hub.snapshots),
         workers=parts.workers,
-        registry=parts.replicas,
         control_plane=f"{socket.gethostname()}-{secrets.token_hex(3)}",
         metrics=parts.metrics,
         clock=parts.clock,
@@ -238,6 +237,7 @@ def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
         ),
         parts.discovery,
         parts.hub,
+        parts.workers,
         WaitingChanges(publisher=parts.publisher),
         RevocationOutbox(keys=parts.keys, publisher=parts.publisher),
         Retention(audit_log_days=settings.audit_log_days),

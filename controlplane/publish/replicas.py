@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 
 from controlplane.core.replicas import ReplicaRecord
 from controlplane.publish.connection import translated
-from shared import keyspace, records
+from shared import keyspace
+from shared import records as shared_records
 
 _HERE = Path(__file__).parent
 # A worker is live for so long after it was last heard of.
@@ -23,7 +24,10 @@ LIVE_S = 6.0
 # When its entry is dropped.
 KEPT_S = 60.0
 
-_RECORD = records.decoder(ReplicaRecord)
+# Workers of one call.
+_BATCH = 100
+
+_RECORD = shared_records.decoder(ReplicaRecord)
 
 
 class Replicas:
@@ -34,14 +38,15 @@ class Replicas:
         self._timeout_s = timeout_s
         self._report = redis.register_script((_HERE / "report_replica.lua").read_text())
 
-    async def report(self, record: ReplicaRecord) -> None:
-        """Says that a worker was heard of now."""
-        # Its stamp is the last field, and is the server's to write.
-        raw = records.encode(_Unstamped(**{name: getattr(record, name) for name in _Unstamped.__struct_fields__}))
-        arguments: list[bytes | str | int] = [record.worker_id, raw, round(KEPT_S * 1000)]
-        with translated():
-            async with asyncio.timeout(self._timeout_s):
-                await self._report(keys=[keyspace.REPLICAS], args=arguments)
+    async def report(self, *records: ReplicaRecord) -> None:
+        """Says that these workers were heard of now."""
+        for start in range(0, len(records), _BATCH):
+            arguments: list[bytes | str | int] = [round(KEPT_S * 1000)]
+            for record in records[start : start + _BATCH]:
+                arguments += [record.worker_id, _unstamped(record)]
+            with translated():
+                async with asyncio.timeout(self._timeout_s):
+                    await self._report(keys=[keyspace.REPLICAS], args=arguments)
 
     async def forget(self, worker_id: str) -> None:
         """Says that a worker has ended."""
@@ -80,9 +85,15 @@ class _Unstamped(msgspec.Struct, frozen=True, kw_only=True):
     streams_cut: dict[int, int]
 
 
+def _unstamped(record: ReplicaRecord) -> bytes:
+    # The stamp is the last field, and is the server's to write.
+    fields = {name: getattr(record, name) for name in _Unstamped.__struct_fields__}
+    return shared_records.encode(_Unstamped(**fields))
+
+
 def _decoded(raw: bytes) -> ReplicaRecord | None:
     try:
-        return records.decode(_RECORD, raw)
-    except records.RecordError:
+        return shared_records.decode(_RECORD, raw)
+    except shared_records.RecordError:
         # Of a release that is not ours.
         return None

@@ -13,14 +13,14 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from controlplane.core.replicas import ReplicaRecord
-from controlplane.errors import InterruptedStreamError, InvalidRequestError, RedisUnavailableError
+from controlplane.errors import InterruptedStreamError, InvalidRequestError
 from controlplane.metrics import Metrics
 from controlplane.rpc import state_messages
 from controlplane.rpc.state_messages import Messages
 from controlplane.watch.history import Deltas
 from controlplane.watch.hub import Hub
 from controlplane.watch.watcher import Watcher
-from controlplane.watch.workers import ConnectedWorker, Registry, Workers
+from controlplane.watch.workers import ConnectedWorker, Workers
 from neuronetz.state.v1 import state_pb2 as pb
 from shared import logs
 from shared.clock import Clock
@@ -52,7 +52,6 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True):
     hub: Hub
     messages: Messages
     workers: Workers
-    registry: Registry
     control_plane: str
     metrics: Metrics
     clock: Clock
@@ -84,9 +83,7 @@ class WorkerStream:
             end = await self._serve(worker, watcher, missed)
         finally:
             self._hub.unsubscribe(watcher)
-            self._shared.workers.leave(worker)
-            if worker.draining:
-                await self._forget(worker)
+            await self._shared.workers.leave(worker)
             _log.info("worker_disconnected", worker=hello.address, reason=end.value, revision=worker.record.revision)
         if end in (End.SILENT, End.STALLED):
             self._shared.metrics.worker_lost()
@@ -108,14 +105,13 @@ class WorkerStream:
 
     async def _serve(self, worker: ConnectedWorker, watcher: Watcher, missed: Deltas | None) -> End:
         async with asyncio.TaskGroup() as tasks:
-            reporting = tasks.create_task(worker.keep_reporting(self._shared.registry))
             ending = [
                 tasks.create_task(_unless_broken(self._hear(worker))),
                 tasks.create_task(_unless_broken(self._speak(watcher, missed))),
                 tasks.create_task(self._stopped()),
             ]
             done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
-            for task in (reporting, *ending):
+            for task in ending:
                 task.cancel()
         ends = [task.result() for task in done if not task.cancelled()]
         return ends[0] if ends else End.CLOSED
@@ -206,13 +202,6 @@ class WorkerStream:
 
     def _until_heartbeat_s(self) -> float:
         return self._last_beat_s + self._shared.heartbeat_s - self._shared.clock.monotonic()
-
-    async def _forget(self, worker: ConnectedWorker) -> None:
-        """It has said that it is going, and is gone: nobody needs to wait for it any more."""
-        try:
-            await self._shared.registry.forget(worker.record.worker_id)
-        except RedisUnavailableError as fault:
-            _log.debug("worker_not_forgotten", worker=worker.record.address, fault=str(fault))
 
     def _record(self, hello: pb.Hello) -> ReplicaRecord:
         return ReplicaRecord(

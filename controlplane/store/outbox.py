@@ -111,9 +111,11 @@ async def next_revision(*, above: int = 0) -> int:
 
 
 async def last_revision() -> int:
-    """The number that was given last."""
+    """The number that was given last, 0 before the first."""
     async with engine.connection() as connection:
-        revision: int = await connection.fetchval("SELECT last_value FROM control.revision")
+        revision: int = await connection.fetchval(
+            "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM control.revision"
+        )
     return revision
 
 

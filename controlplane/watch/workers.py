@@ -18,8 +18,8 @@ _log = logs.get("controlplane.watch")
 class Registry(Protocol):
     """The workers of all control planes. Every method raises ``RedisUnavailableError``."""
 
-    async def report(self, record: ReplicaRecord) -> None:
-        """Says that a worker was heard of now."""
+    async def report(self, *records: ReplicaRecord) -> None:
+        """Says that these workers were heard of now."""
         ...
 
     async def forget(self, worker_id: str) -> None:
@@ -28,11 +28,30 @@ class Registry(Protocol):
 
 
 class Workers:
-    """The workers of this process by their ids. ``changed`` wakes whoever waits for acknowledgements."""
+    """The workers of this process by their ids. ``changed`` wakes whoever waits for acknowledgements.
 
-    def __init__(self) -> None:
+    ``run`` tells the registry: whatever is new while one report is under way goes into the next, so that a hundred
+    workers that acknowledge at once are not a hundred commands.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
         self._connected: dict[str, ConnectedWorker] = {}
         self._moved = asyncio.Event()
+        self._unreported: dict[str, ReplicaRecord] = {}
+        self._reportable = asyncio.Event()
+
+    async def run(self) -> None:
+        """Reports until cancelled."""
+        while True:
+            await self._reportable.wait()
+            self._reportable.clear()
+            records, self._unreported = list(self._unreported.values()), {}
+            try:
+                await self._registry.report(*records)
+            except RedisUnavailableError as fault:
+                # They all say something again within seconds.
+                _log.debug("workers_not_reported", workers=len(records), fault=str(fault))
 
     def join(self, record: ReplicaRecord) -> ConnectedWorker:
         """A worker has connected; what it acknowledged over an earlier stream is still known."""
@@ -41,14 +60,32 @@ class Workers:
             record = msgspec.structs.replace(record, streams_cut=before.record.streams_cut)
         worker = ConnectedWorker(self, record)
         self._connected[record.worker_id] = worker
+        self.report(record)
         self.move()
         return worker
 
-    def leave(self, worker: ConnectedWorker) -> None:
-        """Its stream has ended; another one of the same worker stays."""
-        if self._connected.get(worker.record.worker_id) is worker:
-            del self._connected[worker.record.worker_id]
-            self.move()
+    async def leave(self, worker: ConnectedWorker) -> None:
+        """Its stream has ended; another one of the same worker stays.
+
+        One that has said that it is going is forgotten: nobody needs to wait for it. Any other may have gone on with
+        another control plane.
+        """
+        worker_id = worker.record.worker_id
+        if self._connected.get(worker_id) is not worker:
+            return
+        del self._connected[worker_id]
+        self.move()
+        if worker.draining:
+            self._unreported.pop(worker_id, None)
+            try:
+                await self._registry.forget(worker_id)
+            except RedisUnavailableError as fault:
+                _log.debug("worker_not_forgotten", worker=worker.record.address, fault=str(fault))
+
+    def report(self, record: ReplicaRecord) -> None:
+        """Has the registry told, as soon as it can be."""
+        self._unreported[record.worker_id] = record
+        self._reportable.set()
 
     @property
     def records(self) -> Sequence[ReplicaRecord]:
@@ -73,7 +110,6 @@ class ConnectedWorker:
 
     def __init__(self, workers: Workers, record: ReplicaRecord) -> None:
         self._workers = workers
-        self._unreported = asyncio.Event()
         self.record = record
         self.draining = False
 
@@ -97,19 +133,9 @@ class ConnectedWorker:
         self.draining = draining
         self._become(in_flight=in_flight, ready=ready)
 
-    async def keep_reporting(self, registry: Registry) -> None:
-        """Reports whatever is new until cancelled; while one report is under way, what comes is gathered."""
-        while True:
-            self._unreported.clear()
-            try:
-                await registry.report(self.record)
-            except RedisUnavailableError as fault:
-                _log.debug("worker_not_reported", worker=self.record.address, fault=str(fault))
-            await self._unreported.wait()
-
     def _become(self, **values: object) -> None:
         self.record = msgspec.structs.replace(self.record, **values)
-        self._unreported.set()
+        self._workers.report(self.record)
 
     def __repr__(self) -> str:
         return f"ConnectedWorker({self.record.address}, revision={self.record.revision})"
