@@ -1,0 +1,299 @@
+"""How soon changes are felt: ``python -m tests.bench.revocation [--times 100] [--json]``.
+
+Four data planes watch two control planes and serve 100 requests a second. Again and again a key is revoked, its tenant
+suspended, it is rotated, its limit is changed, or another service inserts it into the outbox. Measured is the time from
+the answer (of the RPC; for the outbox, of the INSERT) to when the last request was asked that was still served, and to
+the end of the open streams; what happens before the answer counts as 0.
+
+Ends with status 1 when a request that was asked after the answer of an RPC was served, or the cut takes more than
+500 ms at the 99th percentile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import math
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc.aio
+from google.protobuf.duration_pb2 import Duration
+
+from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
+from tests.bench.stream import Stream
+from tests.e2e.crowd import Answer, Client, chat
+from tests.e2e.harness import Gateway, MockOllama, running
+
+DATA_PLANES, CONTROL_PLANES = 4, 2
+REQUESTS_PER_S = 100
+CLIENTS = 20
+# Traffic before the change and after it.
+BEFORE_S, AFTER_S = 0.25, 0.3
+CUT_TIMEOUT_S = 15.0
+CUT_GOAL_MS = 500.0
+OPERATIONS = ("revoke", "suspend", "rotate", "change_limit", "outbox")
+# These end no streams.
+SPARES_STREAMS = frozenset({"change_limit"})
+# Nobody has answered that it holds everywhere.
+IS_PROMISE = frozenset(OPERATIONS) - {"outbox"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One change. All times in milliseconds; ``cut_ms`` has one for each open stream."""
+
+    answered_ms: float
+    admitted_after: int
+    last_served_ms: float
+    cut_ms: tuple[float, ...]
+    asked: int
+
+
+@dataclass(slots=True)
+class Subject:
+    """A tenant with one key that is about to change."""
+
+    tenant: str
+    api_key: str
+    answers: list[Answer] = field(default_factory=list)
+
+
+class Admin:
+    """Calls both control planes in turn, and inserts into the outbox as the console does."""
+
+    def __init__(self, channels: Sequence[grpc.aio.Channel], token: str, console: asyncpg.Connection[Any]) -> None:
+        self._turns = itertools.cycle(channels)
+        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._console = console
+
+    async def subject(self) -> Subject:
+        tenant = f"b-{uuid.uuid4().hex[:12]}"
+        generous = limits_pb2.Limits(rpm=1_000_000, tpm=1_000_000_000, concurrent=1000)
+        await self._tenants.CreateTenant(
+            tenant_pb2.CreateTenantRequest(
+                name=tenant, limits=generous, grants=limits_pb2.Grants(allow_all_models=True)
+            ),
+            metadata=self._metadata,
+        )
+        created = await self._keys.CreateKey(
+            key_pb2.CreateKeyRequest(tenant=tenant, name="bench"), metadata=self._metadata
+        )
+        return Subject(tenant=tenant, api_key=created.api_key)
+
+    async def change(self, operation: str, subject: Subject) -> None:
+        prefix = subject.api_key[:12]
+        match operation:
+            case "revoke":
+                request: Any = key_pb2.RevokeKeyRequest(prefix=prefix)
+                await self._keys.RevokeKey(request, metadata=self._metadata)
+            case "suspend":
+                request = tenant_pb2.SuspendTenantRequest(tenant=subject.tenant)
+                await self._tenants.SuspendTenant(request, metadata=self._metadata)
+            case "rotate":
+                request = key_pb2.RotateKeyRequest(prefix=prefix, overlap=Duration())
+                await self._keys.RotateKey(request, metadata=self._metadata)
+            case "change_limit":
+                request = key_pb2.UpdateKeyRequest(prefix=prefix, limits=limits_pb2.Limits(rpm=1))
+                await self._keys.UpdateKey(request, metadata=self._metadata)
+            case _:
+                await self._console.execute(
+                    "INSERT INTO gateway.revocations (key_id, reason)"
+                    " SELECT id, 'bench' FROM gateway.api_keys WHERE prefix = $1",
+                    prefix,
+                )
+
+    @property
+    def _keys(self) -> Any:
+        return key_pb2_grpc.KeyServiceStub(next(self._turns))
+
+    @property
+    def _tenants(self) -> Any:
+        return tenant_pb2_grpc.TenantServiceStub(next(self._turns))
+
+
+@contextlib.asynccontextmanager
+async def traffic(urls: Sequence[str], subject: Subject) -> AsyncIterator[None]:
+    """A hundred requests a second with the subject's key, over all data planes, until the end of the block."""
+    stopping = asyncio.Event()
+    rest_s = CLIENTS / REQUESTS_PER_S
+
+    async def keep_asking(number: int) -> None:
+        client, loop = Client(urls[number % len(urls)], subject.api_key), asyncio.get_running_loop()
+        due_s = loop.time() + rest_s * number / CLIENTS
+        while not stopping.is_set():
+            await asyncio.sleep(max(0.0, due_s - loop.time()))
+            due_s += rest_s
+            subject.answers.append(await client.ask(chat(number, num_predict=1)))
+        client.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(CLIENTS):
+            tasks.create_task(keep_asking(number))
+        try:
+            yield
+        finally:
+            stopping.set()
+
+
+async def measure(admin: Admin, urls: Sequence[str], operation: str) -> Sample:
+    """One change from before to after."""
+    subject = await admin.subject()
+    async with asyncio.TaskGroup() as tasks:
+        streams = [Stream(url, subject.api_key) for url in urls]
+        for stream in streams:
+            tasks.create_task(stream.run())
+        await asyncio.gather(*(stream.started.wait() for stream in streams))
+        async with traffic(urls, subject):
+            await asyncio.sleep(BEFORE_S)
+            asked_s = time.monotonic()
+            await admin.change(operation, subject)
+            answered_s = time.monotonic()
+            if operation not in SPARES_STREAMS:
+                async with asyncio.timeout(CUT_TIMEOUT_S):
+                    await asyncio.gather(*(stream.ended.wait() for stream in streams))
+            await asyncio.sleep(AFTER_S)
+        spared = [stream for stream in streams if not stream.ended.is_set()]
+        if spared:
+            await admin.change("revoke", subject)
+    if (operation in SPARES_STREAMS) != (len(spared) == len(streams)):
+        raise RuntimeError(f"{operation} ended {len(streams) - len(spared)} of {len(streams)} streams")
+    return _sample(subject, asked_s, answered_s, [] if spared else streams)
+
+
+def _sample(subject: Subject, asked_s: float, answered_s: float, cut: Sequence[Stream]) -> Sample:
+    after = [answer for answer in subject.answers if answer.asked_at_s > answered_s]
+    served = [answer for answer in subject.answers if answer.status == 200]
+    before = [answer for answer in subject.answers if answer.answered_at_s < asked_s]
+    if not after or not before or any(answer.status != 200 for answer in before):
+        raise RuntimeError("the traffic was not what it should be")
+    return Sample(
+        answered_ms=1000 * (answered_s - asked_s),
+        admitted_after=sum(answer.status == 200 for answer in after),
+        last_served_ms=max(0.0, 1000 * (max(answer.asked_at_s for answer in served) - answered_s)),
+        cut_ms=tuple(max(0.0, 1000 * (stream.ended_at_s - answered_s)) for stream in cut),
+        asked=len(subject.answers),
+    )
+
+
+def distribution(values: Sequence[float]) -> dict[str, float]:
+    """p50, p99 and the greatest; nothing of nothing. A percentile is a value that occurred."""
+    ordered = sorted(values)
+    if not ordered:
+        return {}
+    at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: round(ordered[math.ceil(len(ordered) * share) - 1], 1) for name, share in at.items()}
+
+
+def summary(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What the samples of one operation say."""
+    return {
+        "count": len(samples),
+        "requests": sum(sample.asked for sample in samples),
+        "admitted_after": sum(sample.admitted_after for sample in samples),
+        "answered_ms": distribution([sample.answered_ms for sample in samples]),
+        "last_served_ms": distribution([sample.last_served_ms for sample in samples]),
+        "cut_ms": distribution([value for sample in samples for value in sample.cut_ms]),
+    }
+
+
+def failures(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Which goals were missed."""
+    missed = [
+        f"{operation}: {result['admitted_after']} requests were admitted after the answer"
+        for operation, result in results.items()
+        if operation in IS_PROMISE and result["admitted_after"]
+    ]
+    return missed + [
+        f"{operation}: streams were cut {result['cut_ms']['p99']} ms after the answer at the 99th percentile"
+        for operation, result in results.items()
+        if result["cut_ms"] and result["cut_ms"]["p99"] > CUT_GOAL_MS
+    ]
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results for people."""
+    columns = ("answered_ms", "last_served_ms", "cut_ms")
+    head = f"{'':14}{'times':>6}{'requests':>9}{'admitted':>9}  " + "  ".join(f"{column:>22}" for column in columns)
+    lines = [head, f"{'':14}{'':6}{'':9}{'after':>9}  " + "  ".join(f"{'p50 / p99 / max':>22}" for _ in columns)]
+    for operation, result in results.items():
+        cells = (" / ".join(f"{value:.0f}" for value in result[column].values()) or "-" for column in columns)
+        lines.append(
+            f"{operation:14}{result['count']:6}{result['requests']:9}{result['admitted_after']:9}  "
+            + "  ".join(f"{cell:>22}" for cell in cells)
+        )
+    return "\n".join(lines)
+
+
+async def run(gateway: Gateway, times: int, report: Callable[[str], None]) -> dict[str, dict[str, Any]]:
+    """All operations in turn, so that what else the machine does meets them alike."""
+    samples: dict[str, list[Sample]] = {operation: [] for operation in OPERATIONS}
+    async with contextlib.AsyncExitStack() as stack:
+        channels = [
+            await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            for address in gateway.description["admin_addresses"]
+        ]
+        console = await asyncpg.connect(gateway.description["postgres_dsn"], ssl=False)
+        stack.push_async_callback(console.close)
+        await console.execute("SET ROLE console")
+        admin = Admin(channels, gateway.description["admin_token"], console)
+        await _until(lambda: _watched(gateway))
+        for number in range(times):
+            for operation in OPERATIONS:
+                samples[operation].append(await measure(admin, gateway.urls, operation))
+            if (number + 1) % 10 == 0:
+                report(f"{number + 1} of {times}")
+    return {operation: summary(of_one) for operation, of_one in samples.items()}
+
+
+async def _watched(gateway: Gateway) -> bool:
+    return len(gateway.redis.hkeys("gateway:replicas")) == DATA_PLANES
+
+
+async def _until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(30):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="How soon changes of keys are felt by traffic and open streams.")
+    parser.add_argument("--times", type=int, default=100, help="how often each operation is done (100)")
+    parser.add_argument("--json", action="store_true", help="results as JSON")
+    arguments = parser.parse_args()
+    options = (f"--control-replicas={CONTROL_PLANES}", "--set=MODEL_DISCOVERY_CACHE_TTL_S=900")
+    with (
+        tempfile.TemporaryDirectory() as state,
+        running(MockOllama("bench")) as mock,
+        running(Gateway(Path(state), [mock], *options, replicas=DATA_PLANES)) as gateway,
+    ):
+        # Streams last longer than any measurement; requests ask for one token.
+        mock.settings(tokens=3000, record_delay_ms=20)
+        gateway.tenant("warm")
+        gateway.wait_for_models(gateway.key("warm"), "llama3.2:latest")
+        results = asyncio.run(run(gateway, arguments.times, lambda line: _write(sys.stderr, line)))
+    _write(sys.stdout, json.dumps(results, indent=2) if arguments.json else table(results))
+    missed = failures(results)
+    for line in missed:
+        _write(sys.stderr, line)
+    return 1 if missed else 0
+
+
+def _write(where: Any, line: str) -> None:
+    where.write(f"{line}\n")
+    where.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
