@@ -23,6 +23,7 @@ from controlplane.publish.budgets import BudgetCounters
 from controlplane.publish.change_stream import ChangeStream
 from controlplane.publish.counters import CounterState
 from controlplane.publish.discovered import DiscoveredState, JobLock
+from controlplane.publish.expired import ExpiredLeases
 from controlplane.publish.fence import Fences
 from controlplane.publish.published import PublishedState
 from controlplane.publish.publisher import StatePublisher
@@ -51,8 +52,9 @@ from controlplane.tasks.backlog import BacklogWatch
 from controlplane.tasks.discover import Discovery
 from controlplane.tasks.drain_anonymous import AnonymousDrain
 from controlplane.tasks.drain_usage import UsageDrain
-from controlplane.tasks.guard import Touched
+from controlplane.tasks.guard import CounterGuard, Touched
 from controlplane.tasks.publish import OutboxDrain, Reconciler
+from controlplane.tasks.reap import Reaper
 from controlplane.tasks.rebuild import FenceKeeper
 from controlplane.tasks.retain import Retention
 from controlplane.tasks.revocations import RevocationOutbox
@@ -262,6 +264,8 @@ def _ledger_workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
             metrics=metrics,
         ),
         UsageDrain(streams=UsageStreams(redis, consumer=consumer), clock=clock, metrics=metrics, touched=touched),
+        Reaper(leases=ExpiredLeases(redis, timeout_s=timeout_s), fences=parts.fences, metrics=metrics),
+        CounterGuard(counters=counters, touched=touched, clock=clock, metrics=metrics),
         AnonymousDrain(stream=AnonymousStream(redis, consumer=consumer), metrics=metrics),
         BacklogWatch(
             state=BacklogState(redis, timeout_s=timeout_s), max_bytes=settings.backlog_max_bytes, metrics=metrics

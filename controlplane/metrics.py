@@ -43,6 +43,9 @@ class Metrics:
         self._lowered = Counter(
             "gateway_counters_lowered", "Counters that had more than the ledger and were put right", registry=registry
         )
+        self._reaped = Counter(
+            "gateway_leases_reaped", "Leases of dead workers that were closed", ["fate"], registry=registry
+        )
         self._pending = Gauge("gateway_publications_pending", "Changes that Redis does not have yet", registry=registry)
         self._told = Counter("gateway_changes_told", "Changes told to the watchers", ("kind",), registry=registry)
         self._snapshots = Counter("gateway_watch_snapshots_made", "Snapshots made for watchers", registry=registry)
@@ -86,6 +89,10 @@ class Metrics:
     def counters_lowered(self, count: int) -> None:
         """Counters had more than the ledger and all that waits for it."""
         self._lowered.inc(count)
+
+    def leases_reaped(self, fate: str, count: int) -> None:
+        """Expired leases were closed; ``fate`` is one of ``publish.expired.Reaped``."""
+        self._reaped.labels(fate).inc(count)
 
     def publications_pending(self, count: int) -> None:
         """The outbox was counted."""
