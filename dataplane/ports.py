@@ -180,6 +180,10 @@ class Meter(Protocol):
         """Takes a record into account."""
         ...
 
+    def believable[T: (Record, EmbedReply)](self, final: T) -> T:
+        """The final record with the counts that are charged in place of such that cannot be."""
+        ...
+
     def usage(self) -> Usage:
         """Tokens so far, and how they are known."""
         ...

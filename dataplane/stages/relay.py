@@ -162,13 +162,15 @@ class MeteredReply:
     async def __anext__(self) -> Batch:
         """The next batch. Raises ``StreamBrokenError`` and ``UpstreamTimeoutError``."""
         batch = await self._batches.__anext__()
-        see = self._meter.see
         if isinstance(batch, EmbedReply):
-            see(batch)
-        else:
-            for record in batch:
-                see(record)
-        return batch
+            self._meter.see(batch)
+            return self._meter.believable(batch)
+        for record in batch:
+            self._meter.see(record)
+        final = batch[-1]
+        if not final.done or (believed := self._meter.believable(final)) is final:
+            return batch
+        return [*batch[:-1], believed]
 
     def __repr__(self) -> str:
         return f"MeteredReply({self.backend!r})"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
+
 from dataplane.bounds import prompt_estimate
 from dataplane.native import UNSET, EmbedReply, Record
 from dataplane.values import InferenceRequest, Lease, Usage
@@ -81,6 +83,16 @@ class ReplyMeter:
             self._complete = True
             self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_believed(), "prompt_count")
             self._output_count = self._output(record)
+
+    def believable[T: (Record, EmbedReply)](self, final: T) -> T:
+        """The final record with the counts that are charged in place of such that cannot be."""
+        usage = self.usage()
+        changed: dict[str, int] = {}
+        if _is_beyond(final.prompt_eval_count, self._prompt_believed()):
+            changed["prompt_eval_count"] = usage.prompt_tokens
+        if not isinstance(final, EmbedReply) and _is_beyond(final.eval_count, self._output_bound()):
+            changed["eval_count"] = usage.completion_tokens
+        return msgspec.structs.replace(final, **changed) if changed else final
 
     def usage(self) -> Usage:
         """Tokens so far. ``reported`` when the backend's own counts could be used, else ``counted``.
@@ -164,6 +176,11 @@ class ReplyMeter:
 
     def __repr__(self) -> str:
         return f"ReplyMeter(seen={self._tokens_seen}, complete={self._complete})"
+
+
+def _is_beyond(count: object, bound: int) -> bool:
+    """Whether a count is there and cannot be."""
+    return count is not UNSET and (type(count) is not int or not 0 <= count <= bound)
 
 
 def meters(

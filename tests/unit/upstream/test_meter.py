@@ -113,6 +113,28 @@ def test_counts_above_what_the_request_may_cost_are_cut():
     assert anomalies == ["prompt_count", "output_count"]
 
 
+@pytest.mark.parametrize("count", [-1, 10**15, "17", 1.5, True, None])
+def test_a_client_reads_what_is_charged_in_place_of_counts_that_cannot_be(count):
+    meter, _ = made()
+    final = done(prompt_eval_count=count, eval_count=count, total_duration=7)
+    see(meter, said(), said(), final)
+    shown = meter.believable(final)
+    usage = meter.usage()
+    assert (shown.prompt_eval_count, shown.eval_count) == (usage.prompt_tokens, usage.completion_tokens)
+    assert (shown.total_duration, shown.done) == (7, True)
+
+
+def test_counts_that_can_be_and_absent_ones_are_shown_as_they_are():
+    for final in (done(prompt_eval_count=5, eval_count=9), done()):
+        meter, _ = made()
+        see(meter, said(), final)
+        assert meter.believable(final) is final
+    embedded = native.EmbedReply(embeddings=[[1.0]], prompt_eval_count=10**15)
+    meter, _ = made(operation=Operation.EMBED, num_predict=0)
+    meter.see(embedded)
+    assert meter.believable(embedded).prompt_eval_count == meter.usage().prompt_tokens
+
+
 def test_a_count_below_what_was_seen_is_raised():
     meter, _ = made()
     see(meter, said(), said(), said(), done(prompt_eval_count=5, eval_count=1))
