@@ -34,13 +34,15 @@ def test_a_killed_workers_streams_are_charged_as_crashed_and_their_slots_free_wi
 
     with contextlib.ExitStack() as streams:
         http = streams.enter_context(httpx.Client(timeout=20, trust_env=False))
-        request_ids = []
+        request_ids, lines = [], []
         for number in range(STREAMS):
             body = {**chat(number, model="qwen3:8b", num_predict=512), "stream": True}
             reply = streams.enter_context(
                 http.stream("POST", f"{fleet.urls[VICTIM]}/api/chat", json=body, headers=bearer(key))
             )
-            assert '"done":false' in next(reply.iter_lines())
+            # Kept: an iterator that is forgotten closes its stream.
+            lines.append(reply.iter_lines())
+            assert '"done":false' in next(lines[-1])
             request_ids.append(reply.headers["x-request-id"])
         reserved = budget_of(fleet, "tenant", ids["tenant"]).reserved
         assert reserved >= STREAMS * 512

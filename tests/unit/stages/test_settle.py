@@ -39,6 +39,9 @@ class Seen:
     def see(self, record: Record | EmbedReply) -> None:
         self.complete = True
 
+    def believable[T: (Record, EmbedReply)](self, final: T) -> T:
+        return final
+
     def usage(self) -> Usage:
         return Usage(prompt_tokens=3, completion_tokens=5, provenance="reported")
 
