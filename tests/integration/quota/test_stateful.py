@@ -1,0 +1,286 @@
+"""The admission scripts against the model in memory: any order of calls, repeated calls, a clock that jumps."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from controlplane import publish
+from dataplane.quota import calls as packed
+from dataplane.quota import scripts
+from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
+from dataplane.quota.scripts import Argument, Script, bulk
+from dataplane.values import Demand, Lease, Limits, Principal
+from shared import keyspace, records
+from shared.keyspace import LeaseId, Period
+from tests.fakes.published_state import PublishedState
+from tests.integration.quota.caller import CRASHED, event, incarnation, run
+from tests.integration.quota.model import TENANT, Held, Model, Refused
+
+pytestmark = pytest.mark.redis
+
+# The scripts ask for the time in these words; here it is what the test has written into a key.
+_TIME = b"redis.call('TIME')"
+_CLOCK_KEY = "clock of the test"
+_CLOCK = b"{ redis.call('GET', '%b'), redis.call('GET', '%b:us') }" % (_CLOCK_KEY.encode(), _CLOCK_KEY.encode())
+_REAP = (Path(publish.__file__).parent / "reap.lua").read_bytes()
+
+KEYS = ("key 1", "key 2")
+LEASES = st.integers(0, 7).map(lambda number: f"lease-{number}")
+# 23:59:30 of the last day of a leap February, of a year, and of nothing special.
+STARTS_MS = (1_835_481_570_000, 1_798_761_570_000, 1_795_305_570_000)
+JUMPS_MS = (1, 400, 999, 1_000, 5_000, 29_999, 30_000, 59_999, 60_000, 61_000, 3_600_000, 86_400_000, -700, -45_000)
+
+
+def limits() -> st.SearchStrategy[Limits]:
+    return st.builds(
+        Limits,
+        rpm=st.sampled_from([None, 0, 1, 3, 128, 129]),
+        tpm=st.sampled_from([None, 150, 400]),
+        concurrent=st.sampled_from([None, 0, 1, 3]),
+        budget_day=st.sampled_from([None, 350, 1000]),
+        budget_month=st.sampled_from([None, 1200]),
+        budget_total=st.sampled_from([None, 500, 2**53 - 1]),
+    )
+
+
+def demands() -> st.SearchStrategy[Demand]:
+    return st.builds(
+        Demand,
+        prompt_bound=st.integers(0, 120),
+        prompt_estimate=st.integers(0, 30),
+        num_predict=st.sampled_from([0, 1, 16, 50, 100]),
+        output_factor=st.sampled_from([1, 2]),
+    )
+
+
+def clocked(script: Script) -> Script:
+    """The same script, on the test's clock."""
+    made = copy.copy(script)
+    made.source = script.source.replace(_TIME, _CLOCK)
+    made._by_digest = bulk("EVALSHA", hashlib.sha1(made.source, usedforsecurity=False).hexdigest())
+    made._by_source = bulk("EVAL", made.source)
+    made._heads = {}
+    return made
+
+
+@pytest.fixture
+def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        for name in ("ACQUIRE", "SETTLE", "CORRECT", "ABANDON"):
+            patch.setattr(packed, name, clocked(getattr(scripts, name)))
+        yield
+
+
+class QuotaMachine(RuleBasedStateMachine):
+    """Two keys of one tenant share eight lease ids."""
+
+    published: PublishedState
+    renew_script: Script
+
+    @initialize(key=limits(), tenant=limits(), start_ms=st.sampled_from(STARTS_MS))
+    def begin(self, key: Limits, tenant: Limits, start_ms: int) -> None:
+        state = self.published
+        state.client.flushall()
+        state.stamp()
+        one = state.principal(key_limits=key, tenant_limits=tenant)
+        two = state.principal(key_limits=key, tenant_limits=tenant, tenant_id=one.tenant_id)
+        self.principals = dict(zip(KEYS, (one, two), strict=True))
+        self.calls = {name: PrincipalCalls(principal, 10**6) for name, principal in self.principals.items()}
+        self.incarnation = incarnation(state)
+        self.shard = one.shard
+        self.model = Model(limits={KEYS[0]: key, KEYS[1]: key, TENANT: tenant}, now_ms=start_ms)
+        self._set_clock()
+
+    # Calls, each as often as it may arrive
+
+    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, demand=demands(), times=st.integers(1, 3))
+    def acquire(self, key: str, lease_id: str, demand: Demand, times: int) -> None:
+        for _ in range(times):
+            call = self.calls[key].acquire(self.incarnation, LeaseId(lease_id), demand, CRASHED)
+            self._agree_on_admission(key, run(self.published, call), self.model.acquire(key, lease_id, demand))
+
+    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, share=st.floats(0, 1), times=st.integers(1, 3))
+    def settle(self, key: str, lease_id: str, share: float, times: int) -> None:
+        held = self.model.leases.get(lease_id)
+        key = key if held is None else held.key
+        tokens = round(share * (100 if held is None or held.state != "open" else held.reserved))
+        lease = self._lease(lease_id)
+        raw = records.encode(event(lease_id))
+        for _ in range(times):
+            decision, _ = run(self.published, self.calls[key].settle(self.incarnation, lease, raw, tokens))
+            assert decision.decode() == self.model.settle(key, lease_id, tokens)
+
+    @rule(lease_id=LEASES, share=st.floats(0, 1), times=st.integers(1, 3))
+    def settle_late(self, lease_id: str, share: float, times: int) -> None:
+        held = self.model.leases.get(lease_id)
+        if held is None or held.state != "reaped":
+            return
+        tokens = round(share * held.reserved)
+        raw, lease = records.encode(event(f"{lease_id}:c")), self._lease(lease_id)
+        for _ in range(times):
+            call = self.calls[held.key].correct(self.incarnation, lease, raw, tokens - held.reserved)
+            decision, _ = run(self.published, call)
+            assert decision.decode() == self.model.correct(lease_id, tokens)
+
+    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, times=st.integers(1, 3))
+    def abandon(self, key: str, lease_id: str, times: int) -> None:
+        held = self.model.leases.get(lease_id)
+        key = key if held is None else held.key
+        for _ in range(times):
+            decision = run(self.published, self.calls[key].abandon(self.incarnation, LeaseId(lease_id)))
+            assert decision.decode() == self.model.abandon(key, lease_id)
+
+    @rule(lease_id=LEASES, key=st.sampled_from(KEYS))
+    def renew(self, lease_id: str, key: str) -> None:
+        held = self.model.leases.get(lease_id)
+        principal = self.principals[key if held is None else held.key]
+        own, tenant = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
+        keys = [keyspace.fence(self.shard), keyspace.live(self.shard), keyspace.expiry(self.shard)]
+        keys += [keyspace.leases(self.shard, own), keyspace.leases(self.shard, tenant), self._lease_name(lease_id)]
+        arguments: list[Argument] = [self.incarnation, LEASE_TTL_MS, 1000, lease_id, own, tenant]
+        reply = run(self.published, self.renew_script.call(keys, arguments))
+        expected = {
+            "unfenced": [b"unfenced"],
+            "renewed": [b"renewed"],
+            "lost": [b"renewed", lease_id.encode(), b"lost"],
+        }
+        assert reply == expected[self.model.renew(lease_id)]
+
+    @rule(times=st.integers(1, 2))
+    def reap(self, times: int) -> None:
+        for _ in range(times):
+            for lease_id, held in tuple(self.model.leases.items()):
+                if held.state == "open" and held.until_ms <= self.model.now_ms:
+                    assert self._reap(lease_id, held) == self.model.reap(lease_id)
+
+    @rule(milliseconds=st.sampled_from(JUMPS_MS))
+    def time_passes(self, milliseconds: int) -> None:
+        self.model.now_ms += milliseconds
+        self._set_clock()
+
+    @rule()
+    def fence_comes_or_goes(self) -> None:
+        self.model.is_fenced = not self.model.is_fenced
+        if self.model.is_fenced:
+            self.published.stamp()
+        else:
+            self.published.client.delete(keyspace.fence(self.shard))
+
+    # What has to be true after every one of them
+
+    @invariant()
+    def counters_are_those_of_the_model(self) -> None:
+        for (scope, period), counter in self.model.counters.items():
+            name = keyspace.budget(self.shard, self._scope(scope), Period(period))
+            used, reserved = self.published.client.hmget(name, "used", "reserved")
+            assert (int(used or 0), int(reserved or 0)) == (counter.used, counter.reserved), (scope, period)
+
+    @invariant()
+    def no_budget_is_exceeded_but_by_what_nobody_could_refuse(self) -> None:
+        for scope, own in self.model.limits.items():
+            unknown = any(held.state == "settled" and not held.reserved for held in self.model.leases.values())
+            if own.budget_total is not None and not unknown:
+                counter = self.model.counters[scope, "total"]
+                assert counter.used + counter.reserved <= own.budget_total
+
+    @invariant()
+    def slots_and_events_are_those_of_the_model(self) -> None:
+        for scope in (*KEYS, TENANT):
+            name = keyspace.leases(self.shard, self._scope(scope))
+            alive = self.published.client.zrangebyscore(name, f"({self.model.now_ms}", "+inf")
+            assert sorted(member.decode() for member in alive) == sorted(self.model.slots(scope))
+        entries = self.published.client.xrange(keyspace.usage(self.shard))
+        assert [records.decode(_EVENTS, raw[b"e"]).event_id for _, raw in entries] == self.model.events
+
+    # How
+
+    def _agree_on_admission(self, key: str, reply: list[Any], expected: Refused | Held | str) -> None:
+        decision = reply[0].decode()
+        if isinstance(expected, str):
+            assert reply == [expected.encode()]
+            return
+        moment_ms = max(self.model.now_ms, self.model.last_ms(key), self.model.last_ms(TENANT))
+        sums = [*self.model.sums(key, moment_ms), *self.model.sums(TENANT, moment_ms)]
+        assert reply[3:7] == sums
+        assert reply[7:9] == [moment_ms - self.model.last_ms(scope) for scope in (key, TENANT)]
+        if isinstance(expected, Refused):
+            assert (decision, reply[1], bool(reply[2])) == (
+                expected.decision,
+                expected.retry_after_ms,
+                expected.is_final,
+            )
+        else:
+            day, month, granted = reply[9:]
+            assert (decision, day.decode(), granted) == ("admitted", expected.day, expected.granted)
+            assert month == day[:6]
+
+    def _reap(self, lease_id: str, held: Held) -> str:
+        principal = self.principals[held.key]
+        scopes = (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id))
+        periods = map(Period, Model.periods(held.day))
+        keys = [
+            keyspace.fence(self.shard),
+            keyspace.usage(self.shard),
+            keyspace.expiry(self.shard),
+            self._lease_name(lease_id),
+            *(keyspace.leases(self.shard, scope) for scope in scopes),
+            *(keyspace.budget(self.shard, scope, period) for period in periods for scope in scopes),
+        ]
+        source = _REAP.replace(_TIME, _CLOCK)
+        raw = records.encode(event(lease_id))
+        reply = self.published.client.eval(
+            source, len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
+        )
+        return str(reply.decode())
+
+    def _lease(self, lease_id: str) -> Lease:
+        held = self.model.leases.get(lease_id)
+        day = held.day if held is not None and held.day else self.model.day()
+        return Lease(
+            lease_id=LeaseId(lease_id),
+            shard=self.shard,
+            day=day,
+            month=day[:6],
+            prompt_bound=0,
+            num_predict=0,
+            taken_s=0.0,
+        )
+
+    def _scope(self, scope: str) -> Any:
+        principal: Principal = self.principals[KEYS[0] if scope == TENANT else scope]
+        is_tenant = scope == TENANT
+        return keyspace.tenant_scope(principal.tenant_id) if is_tenant else keyspace.key_scope(principal.key_id)
+
+    def _lease_name(self, lease_id: str) -> str:
+        return keyspace.lease(self.shard, LeaseId(lease_id))
+
+    def _set_clock(self) -> None:
+        seconds, milliseconds = divmod(self.model.now_ms, 1000)
+        self.published.client.mset({_CLOCK_KEY: seconds, f"{_CLOCK_KEY}:us": 1000 * milliseconds})
+
+
+_EVENTS = records.decoder(records.UsageEvent)
+
+
+@pytest.mark.timeout(300)
+def test_any_order_of_calls_agrees_with_the_model(state: PublishedState, clocked_scripts: None):
+    machine = type("Machine", (QuotaMachine,), {"published": state, "renew_script": clocked(scripts.RENEW)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=200,
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
