@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -12,12 +12,12 @@ import grpc.aio
 import msgspec
 from google.protobuf.message import DecodeError
 
+from controlplane.core.changes import Change
 from controlplane.core.replicas import ReplicaRecord
 from controlplane.errors import InterruptedStreamError, InvalidRequestError
 from controlplane.metrics import Metrics
 from controlplane.rpc import state_messages
 from controlplane.rpc.state_messages import Messages
-from controlplane.watch.history import Deltas
 from controlplane.watch.hub import Hub
 from controlplane.watch.watcher import Watcher
 from controlplane.watch.workers import ConnectedWorker, Workers
@@ -103,11 +103,11 @@ class WorkerStream:
             raise InvalidRequestError("revision must not be negative")
         return hello
 
-    async def _serve(self, worker: ConnectedWorker, watcher: Watcher, missed: Deltas | None) -> End:
+    async def _serve(self, worker: ConnectedWorker, watcher: Watcher, missed: Sequence[Change] | None) -> End:
         async with asyncio.TaskGroup() as tasks:
             ending = [
                 tasks.create_task(_unless_broken(self._hear(worker))),
-                tasks.create_task(_unless_broken(self._speak(watcher, missed))),
+                tasks.create_task(_unless_broken(self._speak(worker, watcher, missed))),
                 tasks.create_task(self._stopped()),
             ]
             done, _ = await asyncio.wait(ending, return_when=asyncio.FIRST_COMPLETED)
@@ -136,15 +136,15 @@ class WorkerStream:
                     beat = request.heartbeat
                     worker.beat(in_flight=beat.in_flight, ready=beat.ready, draining=beat.draining)
 
-    async def _speak(self, watcher: Watcher, missed: Deltas | None) -> End:
+    async def _speak(self, worker: ConnectedWorker, watcher: Watcher, missed: Sequence[Change] | None) -> End:
         try:
             if missed is None:
-                await self._send_snapshot(watcher)
+                await self._send_snapshot(worker, watcher)
             else:
-                await self._send_missed(missed)
+                await self._send_changes(worker, missed)
+                await self._write_heartbeat()
             while not watcher.resync_reason:
-                for change in await watcher.take(within_s=self._until_heartbeat_s()):
-                    await self._write(self._shared.messages.change(change))
+                await self._send_changes(worker, await watcher.take(within_s=self._until_heartbeat_s()))
                 if self._until_heartbeat_s() <= 0:
                     await self._write_heartbeat()
             self._shared.metrics.watcher_resynced()
@@ -153,7 +153,7 @@ class WorkerStream:
             return End.STALLED
         return End.RESYNC
 
-    async def _send_snapshot(self, watcher: Watcher) -> None:
+    async def _send_snapshot(self, worker: ConnectedWorker, watcher: Watcher) -> None:
         """A snapshot, as soon as it is this stream's turn."""
         snapshots, messages = self._hub.snapshots, self._shared.messages
         while not await snapshots.take_slot(within_s=self._until_heartbeat_s()):
@@ -163,6 +163,7 @@ class WorkerStream:
             # A snapshot says nothing of versions: those that came while it was waited for go before it. Nothing is
             # awaited until its revision is settled, so nothing can come in between.
             parts = [messages.change(change) for change in watcher.take_waiting() if change.is_version]
+            worker.told_state(self._hub.revision)
             parts.append(messages.snapshot(snapshots.at(self._hub.revision)))
             for part in parts:
                 await self._write(part)
@@ -170,11 +171,11 @@ class WorkerStream:
             snapshots.return_slot()
         self._shared.metrics.snapshot_sent()
 
-    async def _send_missed(self, missed: Deltas) -> None:
-        states = [change for change in (missed.config, missed.discovered) if change is not None]
-        for change in sorted([*missed.versions, *states], key=lambda change: change.revision):
+    async def _send_changes(self, worker: ConnectedWorker, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if not change.is_version:
+                worker.told_state(change.revision)
             await self._write(self._shared.messages.change(change))
-        await self._write_heartbeat()
 
     async def _stopped(self) -> End:
         await self._hub.ended()

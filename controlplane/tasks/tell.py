@@ -16,7 +16,7 @@ from shared import logs
 
 POLL_S = 0.25
 # What waits no longer than this is most likely being published right now.
-SINCE = dt.timedelta(milliseconds=250)
+SINCE = dt.timedelta(milliseconds=500)
 LIMIT = 500
 
 _log = logs.get("controlplane.tasks.tell")

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
-
 from controlplane.core.changes import Change, ChangeKind
 
 CAPACITY = 10_000
 # With more than this to tell, a snapshot is less work for both sides.
 MAX_DELTAS = 500
-
-
-class Deltas(msgspec.Struct, frozen=True, kw_only=True):
-    """What has happened since a revision: versions one by one, everything else as it is now."""
-
-    versions: Sequence[Change] = ()
-    # The newest change of each of these, None when there was none.
-    config: Change | None = None
-    discovered: Change | None = None
 
 
 class History:
@@ -47,19 +36,15 @@ class History:
         self._newest.clear()
         self.floor = floor
 
-    def since(self, revision: int) -> Deltas | None:
-        """What has happened since; None when that is not known, or more than is worth telling."""
+    def since(self, revision: int) -> Sequence[Change] | None:
+        """What has happened since: versions one by one, of everything else the newest change, in order of revisions.
+
+        None when that is not known, or more than is worth telling.
+        """
         if revision < self.floor:
             return None
-        versions = [change for change in self._versions if change.revision > revision]
-        if len(versions) > MAX_DELTAS:
-            return None
-        config, discovered = (self._newest.get(kind) for kind in (ChangeKind.CONFIG, ChangeKind.DISCOVERED))
-        return Deltas(
-            versions=versions,
-            config=config if config is not None and config.revision > revision else None,
-            discovered=discovered if discovered is not None and discovered.revision > revision else None,
-        )
+        changes = [change for change in (*self._versions, *self._newest.values()) if change.revision > revision]
+        return None if len(changes) > MAX_DELTAS else sorted(changes, key=lambda change: change.revision)
 
     def __repr__(self) -> str:
         return f"History({len(self._versions)}, floor={self.floor})"

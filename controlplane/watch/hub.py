@@ -18,7 +18,7 @@ from controlplane.core.changes import Change, ChangeKind
 from controlplane.errors import InterruptedStreamError, RedisUnavailableError, StoreUnavailableError
 from controlplane.metrics import Metrics
 from controlplane.publish.change_stream import ChangeEntry
-from controlplane.watch.history import Deltas, History
+from controlplane.watch.history import History
 from controlplane.watch.snapshots import Snapshots
 from controlplane.watch.watcher import CAPACITY, Watcher
 from shared import logs
@@ -133,7 +133,7 @@ class Hub:
         self._push(msgspec.structs.replace(change, revision=revision))
         return revision
 
-    def subscribe(self, revision: int) -> tuple[Watcher, Deltas | None]:
+    def subscribe(self, revision: int) -> tuple[Watcher, Sequence[Change] | None]:
         """A new watcher with what it has missed since a revision, None when it needs a snapshot.
 
         Raises ``InterruptedStreamError`` while nothing is known yet, and when the process is ending.

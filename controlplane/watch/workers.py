@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -112,19 +113,29 @@ class ConnectedWorker:
         self._workers = workers
         self.record = record
         self.draining = False
+        # Revisions at which it was told a whole state, of which it may have rejected one.
+        self._states: deque[int] = deque(maxlen=MAX_REVISIONS)
+        self._rejected_state = False
+
+    def told_state(self, revision: int) -> None:
+        """It was told backends, models or everything at this revision."""
+        self._states.append(revision)
 
     def acknowledge(self, revision: int, streams_cut: int) -> None:
-        """It has applied a revision."""
+        """It has applied a revision; what was wrong with a state is only made good by another state."""
         cut = dict(self.record.streams_cut)
         cut[revision] = max(streams_cut, cut.pop(revision, 0))
         while len(cut) > MAX_REVISIONS:
             del cut[next(iter(cut))]
-        self._become(revision=max(revision, self.record.revision), streams_cut=cut, rejected="")
+        rejected = self.record.rejected if self._rejected_state and revision not in self._states else ""
+        self._rejected_state = bool(rejected)
+        self._become(revision=max(revision, self.record.revision), streams_cut=cut, rejected=rejected)
         self._workers.move()
 
     def reject(self, revision: int, reason: str) -> None:
         """It could not apply a revision and goes on with the last good one."""
         _log.warning("revision_rejected", worker=self.record.address, revision=revision, reason=reason)
+        self._rejected_state = revision in self._states
         self._become(rejected=f"{revision}: {reason}")
         self._workers.move()
 

@@ -106,7 +106,7 @@ def disagreements(gateway: Gateway, mocks: Sequence[MockOllama], answers: Iterab
             wrong.append(f"I4 {account}: Redis {used}, budget_usage {derived}, audit_log {audited}")
         if reserved := counted.get(account, Budget(0, 0)).reserved:
             wrong.append(f"I3 {account}: {reserved} tokens reserved")
-    upstream = Counter(_request_id(request) for mock in mocks for request in mock.requests())
+    upstream = Counter(request_id_of(request) for mock in mocks for request in mock.requests())
     for request_id in upstream:
         rows = ledger.outcomes.get(request_id, [])
         if len(rows) != 1 or rows == ["refused"]:
@@ -147,7 +147,8 @@ def _held(gateway: Gateway, mocks: Sequence[MockOllama]) -> list[str]:
     return [f"I3 {count} {what}" for what, count in held.items() if count]
 
 
-def _request_id(request: dict[str, object]) -> str:
+def request_id_of(request: dict[str, object]) -> str:
+    """The id under which a request reached a mock."""
     headers: list[list[str]] = request["headers"]  # type: ignore[assignment] # JSON of the mock
     return next((value for name, value in headers if name.lower() == "x-request-id"), "")
 

@@ -81,6 +81,10 @@ class MockOllama(Process):
         self._control.request("DELETE", "/requests").raise_for_status()
         self.settings(tokens=24, tokens_per_record=1, record_delay_ms=0, load_delay_ms=0)
 
+    def forget(self) -> None:
+        """Forgets the requests until now."""
+        self._control.request("DELETE", "/requests").raise_for_status()
+
     def settings(self, **settings: Any) -> None:
         self._control.put("/settings", json=settings).raise_for_status()
 

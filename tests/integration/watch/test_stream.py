@@ -175,6 +175,26 @@ async def test_a_rejected_revision_keeps_the_last_good_one_until_another_is_appl
     assert served.metric("gateway_watch_rejections_total") == 1
 
 
+async def test_rejected_backends_are_not_made_good_by_a_change_of_a_key(client, served):
+    replica = Replica([served.address], heartbeat_s=0.05)
+
+    def refuse_backends(change: pb.Change) -> int:
+        if change.HasField("config"):
+            raise StateRejectedError("unreadable")
+        return 0
+
+    async with watching(replica):
+        replica.learnt.apply_change = refuse_backends
+        await publish(client)
+        bad = await served.hub.announce(Change(kind=ChangeKind.CONFIG))
+        good = await served.hub.announce(KEY)
+        (worker,) = served.workers._connected.values()
+        await until(lambda: worker.record.revision == good)
+        assert worker.record.rejected == f"{bad}: unreadable"
+        await served.hub.announce(Change(kind=ChangeKind.DISCOVERED))
+        await until(lambda: not worker.record.rejected)
+
+
 async def test_acknowledgements_wake_whoever_waits_for_them(served):
     async with watching(Replica([served.address])):
         waiting = asyncio.create_task(served.workers.changed())

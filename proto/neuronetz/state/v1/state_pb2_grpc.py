@@ -41,7 +41,8 @@ class StateServiceStub:
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     def __init__(self, channel):
@@ -78,7 +79,8 @@ class StateServiceServicer:
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     def Watch(self, request_iterator, context):
@@ -132,7 +134,8 @@ class StateService:
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     @staticmethod

@@ -42,7 +42,8 @@ class StateServiceStub:
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     @_typing.overload
@@ -71,7 +72,8 @@ class StateServiceAsyncStub(StateServiceStub):
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -96,7 +98,8 @@ class StateServiceServicer(metaclass=_abc_1.ABCMeta):
     jittered backoff between 0.1 and 5 seconds. A server that has missed three ends the stream.
     A worker that does not read fast enough is told to Resync: the stream ends, and the next one starts with a snapshot.
     Snapshots are rationed: a server gives a bounded number at a time, others wait in line.
-    Not promised: that every revision is seen. A snapshot may skip any number of them.
+    Not promised: that every revision is seen. A snapshot may skip any number of them. Nor that nothing is told twice: what
+    control planes could not publish to Redis they tell at once, and again, at a later revision, when Redis has it.
     """
 
     @_abc_1.abstractmethod
