@@ -11,8 +11,11 @@ from controlplane.errors import ControlPlaneError, InterruptedStreamError, rende
 from controlplane.rpc import state_messages
 from controlplane.rpc.watching import Context, Shared, WorkerStream
 from neuronetz.state.v1 import state_pb2 as pb
+from shared import logs
 
 NAME = "neuronetz.state.v1.StateService"
+
+_log = logs.get("controlplane.rpc")
 
 type UnaryContext = grpc.aio.ServicerContext[pb.GetSnapshotRequest, pb.GetSnapshotResponse]
 
@@ -27,8 +30,10 @@ class StateService:
         """As the proto says; what it sends are bytes already."""
         try:
             await WorkerStream(context, self._shared).run()
-        except ControlPlaneError as error:
+        except Exception as error:
             kind, text = rendered(error)
+            if not isinstance(error, ControlPlaneError):
+                _log.exception("call_failed", method="Watch")
             await context.abort(grpc.StatusCode[kind.name], text)
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: UnaryContext) -> pb.GetSnapshotResponse:

@@ -34,6 +34,8 @@ from tests.fakes.tcp_proxy import TCPProxy
 CUT_WITHIN_S = 3.0
 CUT_WITHOUT_PUSH_WITHIN_S = 15.0
 REPETITIONS = 12
+# Longer than any deadline, and well below the life of what was discovered.
+AWAY_S = 30.0
 log = logs.get(__name__)
 
 ONE_REPLY = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
@@ -274,6 +276,31 @@ def test_without_control_planes_requests_go_on_and_a_new_worker_serves_from_redi
         asked_at_s = time.monotonic()
         revoke(pair, key)
         assert_cut(streams, asked_at_s)
+
+
+@pytest.mark.slow
+def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair, watch_mock):
+    watch_mock.reset()
+    _, key = fresh(pair)
+    assert statuses(pair, key) == {200}
+    with Traffic(pair.urls[:1], key, clients=10, rest_s=0.1) as traffic:
+        pair.signal_server("postgres", signal.SIGQUIT)
+        for pid in children(pair, "controlplane"):
+            os.kill(pid, signal.SIGKILL)
+        gone_at_s = time.monotonic()
+        victim = pair.worker(1)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: not _runs(victim), what="the end of a worker")
+        eventually(lambda: _is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
+        assert status(pair.urls[1], key) == 200
+        eventually(lambda: time.monotonic() - gone_at_s >= AWAY_S, timeout_s=AWAY_S + 1)
+        assert status(pair.urls[1], key) == 200
+        pair.start_again("postgres.cmd")
+        wait_for_workers(pair)
+    assert {answer.status for answer in traffic.answers} == {200}
+    assert len(traffic.answers) > 5 * AWAY_S
+    revoke(pair, key)
+    assert statuses(pair, key) == {401}
 
 
 def _is_ready(url: str) -> bool:
