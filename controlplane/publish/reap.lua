@@ -29,8 +29,9 @@ end
 if known[1] ~= 'open' then
   return 'gone'
 end
+local negated = known[2] == '0' and '0' or '-' .. known[2]
 for counter = 7, #KEYS do
-  redis.call('HINCRBY', KEYS[counter], 'reserved', '-' .. known[2])
+  redis.call('HINCRBY', KEYS[counter], 'reserved', negated)
   if not known[3] then
     redis.call('HINCRBY', KEYS[counter], 'used', known[2])
   end

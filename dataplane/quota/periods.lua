@@ -33,6 +33,11 @@ local function ms_until_next(budget, now_ms, day)
   return until_tomorrow_ms + (lengths[month] - tonumber(string.sub(day, 7, 8))) * 86400000
 end
 
+-- The opposite of an integer that is not negative, both as text.
+local function negated(number)
+  return number == '0' and number or '-' .. number
+end
+
 -- Adds to one field of the day's, the month's and the total counter of both scopes. `amount` is an integer as text.
 local function add_to_counters(field, amount, of_key, of_tenant, day, month)
   for _, counter in ipairs({ of_key, of_tenant }) do

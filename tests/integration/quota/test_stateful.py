@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from controlplane import publish
 from dataplane.quota import calls as packed
@@ -34,22 +41,36 @@ _CLOCK = b"{ redis.call('GET', '%b'), redis.call('GET', '%b:us') }" % (_CLOCK_KE
 _REAP = (Path(publish.__file__).parent / "reap.lua").read_bytes()
 
 KEYS = ("key 1", "key 2")
-LEASES = st.integers(0, 7).map(lambda number: f"lease-{number}")
+# Which of the latest leases a call is about, counted from the end; one that does not exist yet for the highest.
+LATEST = st.integers(0, 8)
 # 23:59:30 of the last day of a leap February, of a year, and of nothing special.
 STARTS_MS = (1_835_481_570_000, 1_798_761_570_000, 1_795_305_570_000)
 JUMPS_MS = (1, 400, 999, 1_000, 5_000, 29_999, 30_000, 59_999, 60_000, 61_000, 3_600_000, 86_400_000, -700, -45_000)
 
 
-def limits() -> st.SearchStrategy[Limits]:
-    return st.builds(
+NO_LIMITS = Limits(rpm=None, tpm=None, concurrent=None)
+LIMITS = st.one_of(
+    st.just(NO_LIMITS),
+    st.builds(Limits, rpm=st.sampled_from([3, 5, 128]), tpm=st.none(), concurrent=st.none()),
+    st.builds(Limits, rpm=st.none(), tpm=st.sampled_from([150, 400]), concurrent=st.none()),
+    st.builds(Limits, rpm=st.none(), tpm=st.none(), concurrent=st.sampled_from([0, 1, 3])),
+    st.builds(
         Limits,
-        rpm=st.sampled_from([None, 0, 1, 3, 128, 129]),
-        tpm=st.sampled_from([None, 150, 400]),
-        concurrent=st.sampled_from([None, 0, 1, 3]),
+        rpm=st.none(),
+        tpm=st.none(),
+        concurrent=st.none(),
         budget_day=st.sampled_from([None, 350, 1000]),
-        budget_month=st.sampled_from([None, 1200]),
+        budget_month=st.sampled_from([None, 600, 1200]),
         budget_total=st.sampled_from([None, 500, 2**53 - 1]),
-    )
+    ),
+    st.builds(
+        Limits,
+        rpm=st.sampled_from([None, 0, 4, 129]),
+        tpm=st.sampled_from([None, 700]),
+        concurrent=st.sampled_from([None, 4]),
+        budget_day=st.sampled_from([None, 800]),
+    ),
+)
 
 
 def demands() -> st.SearchStrategy[Demand]:
@@ -81,12 +102,12 @@ def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 class QuotaMachine(RuleBasedStateMachine):
-    """Two keys of one tenant share eight lease ids."""
+    """Two keys of one tenant."""
 
     published: PublishedState
     renew_script: Script
 
-    @initialize(key=limits(), tenant=limits(), start_ms=st.sampled_from(STARTS_MS))
+    @initialize(key=LIMITS, tenant=LIMITS, start_ms=st.sampled_from(STARTS_MS))
     def begin(self, key: Limits, tenant: Limits, start_ms: int) -> None:
         state = self.published
         state.client.flushall()
@@ -98,18 +119,41 @@ class QuotaMachine(RuleBasedStateMachine):
         self.incarnation = incarnation(state)
         self.shard = one.shard
         self.model = Model(limits={KEYS[0]: key, KEYS[1]: key, TENANT: tenant}, now_ms=start_ms)
+        self.leases: list[str] = []
         self._set_clock()
 
     # Calls, each as often as it may arrive
 
-    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, demand=demands(), times=st.integers(1, 3))
-    def acquire(self, key: str, lease_id: str, demand: Demand, times: int) -> None:
+    @rule(key=st.sampled_from(KEYS), demand=demands(), times=st.sampled_from([1, 1, 1, 3]))
+    def acquire(self, key: str, demand: Demand, times: int) -> None:
+        self.leases.append(f"lease-{len(self.leases)}")
+        self._acquire(key, self.leases[-1], demand, times)
+
+    @rule(key=st.sampled_from(KEYS), demand=demands(), count=st.integers(3, 45))
+    def acquire_many(self, key: str, demand: Demand, count: int) -> None:
+        for _ in range(count):
+            self.acquire(key, demand, 1)
+
+    @rule(key=st.sampled_from(KEYS), latest=LATEST, demand=demands())
+    def acquire_again(self, key: str, latest: int, demand: Demand) -> None:
+        self._acquire(key, self._latest(latest), demand, 1)
+
+    def _acquire(self, key: str, lease_id: str, demand: Demand, times: int) -> None:
         for _ in range(times):
             call = self.calls[key].acquire(self.incarnation, LeaseId(lease_id), demand, CRASHED)
             self._agree_on_admission(key, run(self.published, call), self.model.acquire(key, lease_id, demand))
 
-    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, share=st.floats(0, 1), times=st.integers(1, 3))
-    def settle(self, key: str, lease_id: str, share: float, times: int) -> None:
+    @rule(key=st.sampled_from(KEYS), latest=LATEST, share=st.floats(0, 1), times=st.integers(1, 3))
+    def settle(self, key: str, latest: int, share: float, times: int) -> None:
+        self._settle(key, self._latest(latest), share, times)
+
+    @precondition(lambda self: self._open())
+    @rule(share=st.floats(0, 1), which=st.integers(0, 5))
+    def settle_open(self, share: float, which: int) -> None:
+        lease_id = self._open()[which % len(self._open())]
+        self._settle(self.model.leases[lease_id].key, lease_id, share, 1)
+
+    def _settle(self, key: str, lease_id: str, share: float, times: int) -> None:
         held = self.model.leases.get(lease_id)
         key = key if held is None else held.key
         tokens = round(share * (100 if held is None or held.state != "open" else held.reserved))
@@ -119,11 +163,11 @@ class QuotaMachine(RuleBasedStateMachine):
             decision, _ = run(self.published, self.calls[key].settle(self.incarnation, lease, raw, tokens))
             assert decision.decode() == self.model.settle(key, lease_id, tokens)
 
-    @rule(lease_id=LEASES, share=st.floats(0, 1), times=st.integers(1, 3))
-    def settle_late(self, lease_id: str, share: float, times: int) -> None:
-        held = self.model.leases.get(lease_id)
-        if held is None or held.state != "reaped":
-            return
+    @precondition(lambda self: any(held.state == "reaped" for held in self.model.leases.values()))
+    @rule(share=st.floats(0, 1), times=st.integers(1, 3))
+    def settle_late(self, share: float, times: int) -> None:
+        lease_id, held = next(pair for pair in self.model.leases.items() if pair[1].state == "reaped")
+        self._settle(held.key, lease_id, share, 1)
         tokens = round(share * held.reserved)
         raw, lease = records.encode(event(f"{lease_id}:c")), self._lease(lease_id)
         for _ in range(times):
@@ -131,16 +175,18 @@ class QuotaMachine(RuleBasedStateMachine):
             decision, _ = run(self.published, call)
             assert decision.decode() == self.model.correct(lease_id, tokens)
 
-    @rule(key=st.sampled_from(KEYS), lease_id=LEASES, times=st.integers(1, 3))
-    def abandon(self, key: str, lease_id: str, times: int) -> None:
+    @rule(key=st.sampled_from(KEYS), latest=LATEST, times=st.integers(1, 2))
+    def abandon(self, key: str, latest: int, times: int) -> None:
+        lease_id = self._latest(latest)
         held = self.model.leases.get(lease_id)
         key = key if held is None else held.key
         for _ in range(times):
             decision = run(self.published, self.calls[key].abandon(self.incarnation, LeaseId(lease_id)))
             assert decision.decode() == self.model.abandon(key, lease_id)
 
-    @rule(lease_id=LEASES, key=st.sampled_from(KEYS))
-    def renew(self, lease_id: str, key: str) -> None:
+    @rule(latest=LATEST, key=st.sampled_from(KEYS))
+    def renew(self, latest: int, key: str) -> None:
+        lease_id = self._latest(latest)
         held = self.model.leases.get(lease_id)
         principal = self.principals[key if held is None else held.key]
         own, tenant = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
@@ -167,13 +213,18 @@ class QuotaMachine(RuleBasedStateMachine):
         self.model.now_ms += milliseconds
         self._set_clock()
 
-    @rule()
-    def fence_comes_or_goes(self) -> None:
-        self.model.is_fenced = not self.model.is_fenced
-        if self.model.is_fenced:
-            self.published.stamp()
-        else:
-            self.published.client.delete(keyspace.fence(self.shard))
+    @precondition(lambda self: self.leases)
+    @rule(latest=LATEST, demand=demands())
+    def the_fence_is_away_for_a_moment(self, latest: int, demand: Demand) -> None:
+        self.model.is_fenced = False
+        self.published.client.delete(keyspace.fence(self.shard))
+        self.acquire(KEYS[0], demand, 1)
+        self.settle(KEYS[0], latest, 0.5, 1)
+        self.renew(latest, KEYS[0])
+        self.abandon(KEYS[0], latest, 1)
+        self.reap(1)
+        self.model.is_fenced = True
+        self.published.stamp()
 
     # What has to be true after every one of them
 
@@ -202,6 +253,12 @@ class QuotaMachine(RuleBasedStateMachine):
         assert [records.decode(_EVENTS, raw[b"e"]).event_id for _, raw in entries] == self.model.events
 
     # How
+
+    def _open(self) -> list[str]:
+        return [lease_id for lease_id, held in self.model.leases.items() if held.state == "open"]
+
+    def _latest(self, number: int) -> str:
+        return self.leases[-1 - number] if number < len(self.leases) else "never admitted"
 
     def _agree_on_admission(self, key: str, reply: list[Any], expected: Refused | Held | str) -> None:
         decision = reply[0].decode()
