@@ -32,6 +32,7 @@ from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
 from dataplane.quota.announcements import Announcements
+from dataplane.quota.anonymous import AnonymousCounts
 from dataplane.quota.calls import Calls
 from dataplane.quota.failures import RedisFailures
 from dataplane.quota.fences import FenceWatch
@@ -118,6 +119,7 @@ class Worker:
             clock=clock,
         )
         self.failures = RedisFailures(link=self.link, limit=settings.auth_failures_per_minute, clock=clock)
+        self.anonymous = AnonymousCounts(link=self.link, clock=clock)
         self.transport = Transport(
             connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections
         )
@@ -155,7 +157,9 @@ class Worker:
             clock=clock,
         )
         return Pipeline(
-            authenticate=Authenticate(keys=self.keys, failures=self.failures, pepper=settings.key_pepper),
+            authenticate=Authenticate(
+                keys=self.keys, failures=self.failures, log=self.anonymous, pepper=settings.key_pepper
+            ),
             admit=Admit(leases=self.leases, keys=self.keys, models=self.models),
             route=Route(models=self.models, upstreams=upstreams),
             relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
@@ -186,9 +190,9 @@ class Worker:
             tasks = [
                 group.create_task(run)
                 for run in (
-                    self.link.run(), self.settlements.run(), self.refusals.run(), self.renewal.run(),
-                    self.fence_watch.run(), self.watcher.run(), self.watch.run(), self.stalls.watch(),
-                    self._resolve_proxies(), self._drain(),
+                    self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
+                    self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
+                    self.stalls.watch(), self._resolve_proxies(), self._drain(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -200,6 +204,7 @@ class Worker:
                     async with asyncio.timeout(self.settings.drain_timeout_s + CUT_TIMEOUT_S):
                         await self.server.idle.wait()
                 self.refusals.flush()
+                await self.anonymous.flush()
                 await self.settlements.drained(SETTLE_TIMEOUT_S)
                 for task in tasks:
                     task.cancel()

@@ -87,6 +87,14 @@ class Failures(Protocol):
         ...
 
 
+class FailureLog(Protocol):
+    """Failed authentications for the audit log, which knows no tenant for them."""
+
+    def add(self, client_ip: str, reason: str) -> None:
+        """Counts one failure. Returns at once and never raises."""
+        ...
+
+
 class Leases(Protocol):
     """Admission in Redis, one script each."""
 

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass, field
 
 from dataplane.errors import AuthenticationError, AuthenticationFailure, GatewayError, TooManyFailuresError
-from dataplane.ports import Failures, Keys
+from dataplane.ports import FailureLog, Failures, Keys
 from dataplane.values import Credentials, Principal
 from shared import apikey
 from shared.redaction import Secret
@@ -20,6 +20,8 @@ from shared.redaction import Secret
 GRID_S = 0.01
 # Room for the scheme and any key; longer headers are not looked at.
 MAX_HEADER_BYTES = 256
+# What the audit log calls the failures of a block that has failed too often.
+THROTTLED = "throttled"
 _SCHEME = b"bearer "
 
 
@@ -34,9 +36,10 @@ class AuthenticationCounts:
 class Authenticate:
     """The first stage."""
 
-    def __init__(self, *, keys: Keys, failures: Failures, pepper: Secret) -> None:
+    def __init__(self, *, keys: Keys, failures: Failures, log: FailureLog, pepper: Secret) -> None:
         self._keys = keys
         self._failures = failures
+        self._log = log
         self._pepper = pepper.reveal().encode()
         self.counts = AuthenticationCounts()
 
@@ -48,7 +51,10 @@ class Authenticate:
         try:
             return await self._keys.principal(self._api_key(credentials))
         except AuthenticationError as failure:
-            raise await self.refusal(credentials, failure) from None
+            refusal = await self.refusal(credentials, failure)
+            reason = THROTTLED if isinstance(refusal, TooManyFailuresError) else failure.failure
+            self._log.add(credentials.client_ip, reason)
+            raise refusal from None
 
     async def refusal(self, credentials: Credentials, failure: AuthenticationError) -> GatewayError:
         """What to answer to a failure that was found here or by a later stage; counts it and waits for the grid.

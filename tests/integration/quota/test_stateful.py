@@ -225,6 +225,8 @@ class QuotaMachine(RuleBasedStateMachine):
         self.reap(1)
         self.model.is_fenced = True
         self.published.stamp()
+        held = self.model.leases.get(self._latest(latest))
+        self._acquire(KEYS[0] if held is None else held.key, self._latest(latest), demand, 1)
 
     # What has to be true after every one of them
 

@@ -46,8 +46,20 @@ class Counter:
         return 42 if len(self.recorded) > self.limit else None
 
 
-def stage(keys: KnownKeys | None = None, failures: Counter | None = None) -> Authenticate:
-    return Authenticate(keys=keys or KnownKeys(), failures=failures or Counter(), pepper=Secret(PEPPER))
+class Log:
+    """Remembers."""
+
+    def __init__(self) -> None:
+        self.added: list[tuple[str, str]] = []
+
+    def add(self, client_ip: str, reason: str) -> None:
+        self.added.append((client_ip, reason))
+
+
+def stage(keys: KnownKeys | None = None, failures: Counter | None = None, log: Log | None = None) -> Authenticate:
+    return Authenticate(
+        keys=keys or KnownKeys(), failures=failures or Counter(), log=log or Log(), pepper=Secret(PEPPER)
+    )
 
 
 def credentials(*headers: str | bytes) -> Credentials:
@@ -148,3 +160,20 @@ async def test_refusals_leave_on_a_grid_of_time():
         with pytest.raises(AuthenticationError):
             await authenticate(credentials(headers))
         assert started_s // GRID_S < loop.time() // GRID_S
+
+
+async def test_every_failure_is_counted_for_the_audit_by_its_reason_and_no_success_is():
+    log, failures = Log(), Counter(limit=2)
+    authenticate = stage(KnownKeys(AuthenticationError("revoked")), failures, log)
+    for headers in ((), ("Bearer nonsense",), (f"Bearer {KEY}",), (f"Bearer {KEY}",)):
+        with pytest.raises(GatewayError):
+            await authenticate(credentials(*headers))
+    await stage(log=log)(credentials(f"Bearer {KEY}"))
+    reasons = ["missing", "malformed", "revoked", "throttled"]
+    assert log.added == [("198.51.100.7", reason) for reason in reasons]
+
+
+async def test_failure_that_a_later_stage_has_found_has_a_row_of_its_own_and_is_not_counted_again():
+    log = Log()
+    await stage(log=log).refusal(credentials(f"Bearer {KEY}"), AuthenticationError("revoked"))
+    assert log.added == []
