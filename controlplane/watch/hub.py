@@ -29,6 +29,8 @@ REMEMBERED = 1000
 BLOCK_S = 2.0
 # Two control planes that announce at once draw revisions in one order and append in another, rarely twice in a row.
 ATTEMPTS = 50
+# So long an announcement waits for its turn in this process.
+TURN_S = 2.0
 MAX_KNOWN_VERSIONS = 10_000
 
 _log = logs.get("controlplane.watch")
@@ -85,6 +87,8 @@ class Hub:
         self._position = 0
         # What was told last of each key and tenant: version and revision.
         self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        # One at a time: those of one process would only refuse each other, and take every connection meanwhile.
+        self._turn = asyncio.Lock()
         self._ending = asyncio.Event()
         self.snapshots = snapshots
         self.revision = 0
@@ -110,13 +114,21 @@ class Hub:
 
         Raises ``RedisUnavailableError``, ``StoreUnavailableError``.
         """
-        last = 0
-        for _ in range(ATTEMPTS):
-            revision = await self._revisions.next(above=last)
-            refused = await self._stream.append(msgspec.structs.replace(change, revision=revision))
-            if refused is None:
-                return revision
-            last = refused
+        try:
+            async with asyncio.timeout(TURN_S):
+                await self._turn.acquire()
+        except TimeoutError:
+            raise RedisUnavailableError("Redis: too many changes wait to be announced") from None
+        try:
+            last = 0
+            for _ in range(ATTEMPTS):
+                revision = await self._revisions.next(above=last)
+                refused = await self._stream.append(msgspec.structs.replace(change, revision=revision))
+                if refused is None:
+                    return revision
+                last = refused
+        finally:
+            self._turn.release()
         raise RedisUnavailableError("Redis: the stream of changes is too busy")
 
     async def tell(self, change: Change, *, config: bytes = b"") -> int:

@@ -13,6 +13,8 @@ import pytest
 
 from controlplane.config import Settings
 from controlplane.core.changes import Change, ChangeKind
+from controlplane.errors import RedisUnavailableError
+from controlplane.publish import connection
 from controlplane.publish.replicas import Replicas
 from controlplane.store import engine
 from controlplane.watch.hub import Hub
@@ -234,6 +236,20 @@ async def test_a_database_that_is_older_than_the_stream_does_not_stop_changes(cl
         )
         assert sorted(both) == [first + 1, first + 2]
         await until(lambda: replica.revision == first + 2)
+
+
+async def test_without_redis_an_announcement_says_so_and_leaves_the_turn_to_the_next(tmp_path, database):
+    change = Change(kind=ChangeKind.KEY, id="k", version=1)
+    with Redis(tmp_path) as server:
+        async with connection.connect(server.url, connect_timeout_s=0.5) as client:
+            hub = hub_over(client, timeout_s=0.5)
+            first = await hub.announce(change)
+            await asyncio.to_thread(server.stop)
+            for _ in range(3):
+                with pytest.raises(RedisUnavailableError):
+                    await hub.announce(change)
+            await asyncio.to_thread(server.start)
+            assert await hub.announce(change) > first
 
 
 async def test_a_worker_is_seen_by_the_other_control_planes(client, served, database):
