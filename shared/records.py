@@ -78,6 +78,8 @@ class TenantRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     state: TenantState = TenantState.ACTIVE
     limits: LimitsRecord = LimitsRecord()
     grants: GrantsRecord = GrantsRecord()
+    # Days that prompts of all its keys are kept; None keeps those of keys that ask for it themselves.
+    prompt_log_days: int | None = None
 
 
 class BackendRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

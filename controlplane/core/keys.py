@@ -7,13 +7,13 @@ from enum import StrEnum
 
 import msgspec
 
+from controlplane.core import prompt_log
 from controlplane.core.limits import GRANT_FIELDS, LIMIT_FIELDS, clear_faults, given_fields, limits_faults, merged
 from controlplane.errors import InvalidRequestError, StateConflictError
 from shared.keyspace import KeyId, TenantId
 from shared.records import GrantsRecord, KeyRecord, KeyState, LimitsRecord
 
 MAX_NAME_LENGTH = 100
-MAX_RETENTION_DAYS = 3650
 MAX_OVERLAP = dt.timedelta(days=365)
 MAX_EXPIRY = dt.datetime(9999, 1, 1, tzinfo=dt.UTC)
 CLEARABLE = (*LIMIT_FIELDS, *GRANT_FIELDS, "expires_at", "prompt_log_retention_days")
@@ -60,7 +60,6 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
     def record(self, prompt_log_days: int, digest: str | None = None) -> KeyRecord:
         """What the data plane needs of it; ``prompt_log_days`` is the deployment's default retention."""
-        kept_days = self.prompt_log_retention_days or prompt_log_days
         return KeyRecord(
             key_id=self.id,
             tenant_id=self.tenant_id,
@@ -71,7 +70,11 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
             expires_at_ms=None if self.expires_at is None else round(self.expires_at.timestamp() * 1000),
             limits=self.limits,
             grants=self.grants,
-            prompt_log_days=kept_days if self.prompt_log else None,
+            prompt_log_days=prompt_log.kept_days(
+                prompt_log=self.prompt_log,
+                retention_days=self.prompt_log_retention_days,
+                default_days=prompt_log_days,
+            ),
         )
 
     @property
@@ -104,9 +107,7 @@ def change_faults(change: KeyChange, now: dt.datetime) -> list[str]:
     faults = [*change.faults, *limits_faults(change.limits)]
     if change.expires_at is not None and not now < change.expires_at < MAX_EXPIRY:
         faults.append("expires_at must be in the future")
-    days = change.prompt_log_retention_days
-    if days is not None and not 1 <= days <= MAX_RETENTION_DAYS:
-        faults.append(f"prompt_log_retention_days must be from 1 to {MAX_RETENTION_DAYS}")
+    faults += prompt_log.retention_faults(change.prompt_log_retention_days)
     given = [field for field in ("expires_at", "prompt_log_retention_days") if getattr(change, field) is not None]
     return faults + clear_faults(change.clear, CLEARABLE, [*given, *given_fields(change.limits, change.grants)])
 

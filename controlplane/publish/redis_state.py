@@ -72,7 +72,10 @@ class RedisState:
     async def write_tenants(self, tenants: Sequence[Tenant], *, token: RebuildToken | None = None) -> bool:
         """Many tenants in few round trips; False when ``token`` is given and no longer good."""
         await self._write_records(
-            [(keyspace.tenant_record(tenant.id), tenant.record(), tenant.version, "") for tenant in tenants]
+            [
+                (keyspace.tenant_record(tenant.id), tenant.record(self._prompt_log_days), tenant.version, "")
+                for tenant in tenants
+            ]
         )
         return await self._write_live(
             (

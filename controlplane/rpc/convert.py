@@ -83,6 +83,8 @@ def write_tenant(tenant: Tenant) -> tenant_pb2.Tenant:
         created_at=write_moment(tenant.created_at),
         suspended_at=write_moment(tenant.suspended_at),
         version=tenant.version,
+        prompt_log=tenant.prompt_log,
+        prompt_log_retention_days=tenant.prompt_log_retention_days,
     )
 
 

@@ -7,10 +7,11 @@ import uuid
 from collections.abc import Callable
 
 import grpc
+import msgspec
 
-from controlplane.core import limits, tenants
+from controlplane.core import tenants
 from controlplane.core.ports import Publisher, Tenants
-from controlplane.core.tenants import Tenant
+from controlplane.core.tenants import Tenant, TenantChange
 from controlplane.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from controlplane.rpc import convert
 from neuronetz.admin.v1 import tenant_pb2 as pb
@@ -29,17 +30,18 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.CreateTenantResponse:
         """As the proto says."""
-        given = convert.read_limits(request.limits)
-        grants, faults = convert.read_grants(request.grants)
-        faults = [*tenants.name_faults(request.name), *limits.limits_faults(given), *faults]
+        change = _change_of(request, prompt_log=request.prompt_log)
+        faults = [*tenants.name_faults(request.name), *tenants.change_faults(change)]
         if faults:
             raise InvalidRequestError(*faults)
         tenant = Tenant(
             id=TenantId(str(uuid.uuid4())),
             name=request.name,
             created_at=dt.datetime.now(dt.UTC),
-            limits=given,
-            grants=grants,
+            limits=change.limits,
+            grants=change.grants,
+            prompt_log=request.prompt_log,
+            prompt_log_retention_days=change.prompt_log_retention_days,
         )
         if request.validate_only:
             await self._check_free(request.name)
@@ -66,11 +68,11 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
 
     async def UpdateTenant(self, request: pb.UpdateTenantRequest, context: Context) -> pb.UpdateTenantResponse:
         """As the proto says."""
-        given = convert.read_limits(request.limits)
-        grants, faults = convert.read_grants(request.grants)
+        prompt_log = request.prompt_log if request.HasField("prompt_log") else None
+        change = msgspec.structs.replace(_change_of(request, prompt_log=prompt_log), clear=tuple(request.clear))
         tenant, applied = await self._change(
             request.tenant,
-            lambda tenant, _: tenants.updated(tenant, given, grants, tuple(request.clear), faults),
+            lambda tenant, _: tenants.updated(tenant, change),
             validate_only=request.validate_only,
         )
         return pb.UpdateTenantResponse(tenant=tenant, publication=applied)
@@ -104,3 +106,16 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
         except NotFoundError:
             return
         raise AlreadyExistsError(f"tenant {name} exists already")
+
+
+def _change_of(request: pb.CreateTenantRequest | pb.UpdateTenantRequest, *, prompt_log: bool | None) -> TenantChange:
+    """What the fields that both requests have say."""
+    grants, faults = convert.read_grants(request.grants)
+    given = request.HasField("prompt_log_retention_days")
+    return TenantChange(
+        limits=convert.read_limits(request.limits),
+        grants=grants,
+        prompt_log=prompt_log,
+        prompt_log_retention_days=request.prompt_log_retention_days if given else None,
+        faults=tuple(faults),
+    )

@@ -36,6 +36,8 @@ class Tenants(Table, tablename="tenants", schema="gateway", db=DB):
     version = BigInt()
     created_at = Timestamptz()
     suspended_at = Timestamptz(null=True, default=None)
+    prompt_log = Boolean()
+    prompt_log_retention_days = Integer(null=True, default=None)
 
 
 class TenantLimits(Table, tablename="tenant_limits", schema="gateway", db=DB):

@@ -18,7 +18,11 @@ from shared.keyspace import TenantId
 from shared.records import TenantState
 
 _COLUMNS = ", ".join(
-    (*("t.id", "t.name", "t.status", "t.version", "t.created_at", "t.suspended_at"), *(f"l.{c}" for c in LIMIT_COLUMNS))
+    (
+        *("t.id", "t.name", "t.status", "t.version", "t.created_at", "t.suspended_at"),
+        *("t.prompt_log", "t.prompt_log_retention_days"),
+        *(f"l.{c}" for c in LIMIT_COLUMNS),
+    )
 )
 _FROM = " FROM gateway.tenants t JOIN gateway.tenant_limits l ON l.tenant_id = t.id"
 _SELECT = f"SELECT {_COLUMNS}{_FROM}"
@@ -40,6 +44,8 @@ class PostgresTenants:
                         status=created.state.value,
                         version=created.version,
                         created_at=created.created_at,
+                        prompt_log=created.prompt_log,
+                        prompt_log_retention_days=created.prompt_log_retention_days,
                     )
                 )
                 values = limit_values(created.limits, created.grants)
@@ -71,11 +77,13 @@ class PostgresTenants:
                 return current
             tenant_id = uuid.UUID(current.id)
             version = await connection.fetchval(
-                "UPDATE gateway.tenants SET status = $2, suspended_at = $3, version = version + 1"
-                " WHERE id = $1 RETURNING version",
+                "UPDATE gateway.tenants SET status = $2, suspended_at = $3, prompt_log = $4,"
+                " prompt_log_retention_days = $5, version = version + 1 WHERE id = $1 RETURNING version",
                 tenant_id,
                 changed.state.value,
                 changed.suspended_at,
+                changed.prompt_log,
+                changed.prompt_log_retention_days,
             )
             await TenantLimits.update(**limit_values(changed.limits, changed.grants)).where(
                 TenantLimits.tenant_id == tenant_id
@@ -117,6 +125,8 @@ def _tenant(row: asyncpg.Record) -> Tenant:
         version=row["version"],
         created_at=row["created_at"],
         suspended_at=row["suspended_at"],
+        prompt_log=row["prompt_log"],
+        prompt_log_retention_days=row["prompt_log_retention_days"],
         limits=limits,
         grants=grants,
     )

@@ -26,7 +26,7 @@ def principal_of(key: KeyRecord, tenant: TenantRecord, defaults: Limits) -> Prin
         key_limits=_limits(key.limits, tenant_limits),
         tenant_limits=tenant_limits,
         grant=_grant(key.grants, tenant.grants),
-        prompt_log_days=key.prompt_log_days,
+        prompt_log_days=_first(key.prompt_log_days, tenant.prompt_log_days),
     )
 
 

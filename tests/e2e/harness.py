@@ -131,15 +131,23 @@ class Gateway(Process):
         self.state = Path(self.description["state_dir"])
         self._server_pids: dict[str, int] = {role: self.description["pids"][role][0] for role in ("redis", "postgres")}
 
-    def tenant(self, name: str, *, models: list[str] | None = None, **limits: int) -> str:
-        """Creates a tenant with generous limits; all models unless some are named."""
+    def tenant(
+        self, name: str, *, models: list[str] | None = None, prompt_log_days: int | None = None, **limits: int
+    ) -> str:
+        """Creates a tenant with generous limits; all models unless some are named, no prompt log unless it has days."""
         granted = (
             limits_pb2.Grants(allow_all_models=True)
             if models is None
             else limits_pb2.Grants(allowed_models=limits_pb2.ModelNames(names=models))
         )
         rules = {"rpm": 1_000_000, "tpm": 1_000_000_000, "concurrent": 1000, **limits}
-        request = tenant_pb2.CreateTenantRequest(name=name, limits=limits_pb2.Limits(**rules), grants=granted)
+        request = tenant_pb2.CreateTenantRequest(
+            name=name,
+            limits=limits_pb2.Limits(**rules),
+            grants=granted,
+            prompt_log=prompt_log_days is not None,
+            prompt_log_retention_days=prompt_log_days,
+        )
         created = self._tenants.CreateTenant(request, metadata=self._metadata, timeout=10)
         tenant_id: str = created.tenant.id
         return tenant_id

@@ -14,11 +14,11 @@ from controlplane.core import keys, limits, tenants
 from controlplane.core.database_url import connection_options
 from controlplane.core.keys import Key, KeyChange, KeyStatus
 from controlplane.core.roles import Callers, OperatorToken, Role
-from controlplane.core.tenants import Tenant
+from controlplane.core.tenants import Tenant, TenantChange
 from controlplane.errors import InvalidRequestError, StateConflictError
 from controlplane.rpc import authz
 from shared.keyspace import KeyId, TenantId
-from shared.records import GrantsRecord, KeyState, LimitsRecord
+from shared.records import KeyState, LimitsRecord
 from shared.redaction import Secret
 
 NOW = dt.datetime(2026, 11, 21, tzinfo=dt.UTC)
@@ -143,7 +143,7 @@ def test_an_update_names_every_fault():
         keys.updated(a_key(), change, NOW)
     assert len(refused.value.faults) == 5
     with pytest.raises(InvalidRequestError):
-        tenants.updated(a_tenant(), LimitsRecord(tpm=0), GrantsRecord(), ())
+        tenants.updated(a_tenant(), TenantChange(limits=LimitsRecord(tpm=0)))
 
 
 @given(st.integers(0, 10_000), st.one_of(st.none(), st.integers(1, 10_000)))
@@ -226,3 +226,18 @@ def test_loopback_is_spoken_to_without_tls_unless_asked(url, without_tls):
 def test_other_addresses_are_refused(url):
     with pytest.raises(ValueError, match="must"):
         connection_options(url)
+
+
+def test_a_tenants_prompt_log_is_set_kept_and_cleared():
+    logged = tenants.updated(a_tenant(), TenantChange(prompt_log=True, prompt_log_retention_days=9))
+    assert logged.record(30).prompt_log_days == 9
+    assert tenants.updated(logged, TenantChange()).record(30).prompt_log_days == 9
+    cleared = tenants.updated(logged, TenantChange(clear=("prompt_log_retention_days",)))
+    assert cleared.record(30).prompt_log_days == 30
+    assert tenants.updated(logged, TenantChange(prompt_log=False)).record(30).prompt_log_days is None
+
+
+@pytest.mark.parametrize("days", [0, -1, 3651])
+def test_a_retention_that_cannot_be_is_named(days):
+    with pytest.raises(InvalidRequestError, match="prompt_log_retention_days must be from 1 to 3650"):
+        tenants.updated(a_tenant(), TenantChange(prompt_log_retention_days=days))

@@ -51,11 +51,17 @@ class Tenant(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     SUSPENDED_AT_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     status: Global___TenantStatus.ValueType
     version: _builtins.int
     """Increases with each change."""
+    prompt_log: _builtins.bool
+    """Prompts and replies of all its keys are kept in the prompt log."""
+    prompt_log_retention_days: _builtins.int
+    """Days that logged prompts are kept; unset means the deployment's default."""
     @_builtins.property
     def limits(self) -> _limits_pb2.Limits: ...
     @_builtins.property
@@ -75,12 +81,16 @@ class Tenant(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         suspended_at: _timestamp_pb2.Timestamp | None = ...,
         version: _builtins.int = ...,
+        prompt_log: _builtins.bool = ...,
+        prompt_log_retention_days: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "grants", b"grants", "limits", b"limits", "suspended_at", b"suspended_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days", "created_at", b"created_at", "grants", b"grants", "limits", b"limits", "prompt_log_retention_days", b"prompt_log_retention_days", "suspended_at", b"suspended_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "grants", b"grants", "id", b"id", "limits", b"limits", "name", b"name", "status", b"status", "suspended_at", b"suspended_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days", "created_at", b"created_at", "grants", b"grants", "id", b"id", "limits", b"limits", "name", b"name", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "status", b"status", "suspended_at", b"suspended_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt_log_retention_days: _TypeAlias = _typing.Literal["prompt_log_retention_days"]  # noqa: Y015
+    _WhichOneofArgType__prompt_log_retention_days: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_log_retention_days) -> _WhichOneofReturnType__prompt_log_retention_days | None: ...
 
 Global___Tenant: _TypeAlias = Tenant  # noqa: Y015
 
@@ -92,10 +102,16 @@ class CreateTenantRequest(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     GRANTS_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 lower-case letters, digits and inner hyphens, unique."""
     validate_only: _builtins.bool
     """Check everything and answer what would be created, but create nothing."""
+    prompt_log: _builtins.bool
+    """Keep prompts and replies of all its keys in the prompt log."""
+    prompt_log_retention_days: _builtins.int
+    """Days that logged prompts are kept, 1 to 3650."""
     @_builtins.property
     def limits(self) -> _limits_pb2.Limits: ...
     @_builtins.property
@@ -107,12 +123,16 @@ class CreateTenantRequest(_message.Message):
         limits: _limits_pb2.Limits | None = ...,
         grants: _limits_pb2.Grants | None = ...,
         validate_only: _builtins.bool = ...,
+        prompt_log: _builtins.bool = ...,
+        prompt_log_retention_days: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days", "grants", b"grants", "limits", b"limits", "prompt_log_retention_days", b"prompt_log_retention_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "limits", b"limits", "name", b"name", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days", "grants", b"grants", "limits", b"limits", "name", b"name", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt_log_retention_days: _TypeAlias = _typing.Literal["prompt_log_retention_days"]  # noqa: Y015
+    _WhichOneofArgType__prompt_log_retention_days: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_log_retention_days) -> _WhichOneofReturnType__prompt_log_retention_days | None: ...
 
 Global___CreateTenantRequest: _TypeAlias = CreateTenantRequest  # noqa: Y015
 
@@ -236,10 +256,16 @@ class UpdateTenantRequest(_message.Message):
     GRANTS_FIELD_NUMBER: _builtins.int
     CLEAR_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_FIELD_NUMBER: _builtins.int
+    PROMPT_LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant, by name or id."""
     validate_only: _builtins.bool
     """Check everything and answer what would result, but change nothing."""
+    prompt_log: _builtins.bool
+    """Keep prompts and replies of all its keys in the prompt log."""
+    prompt_log_retention_days: _builtins.int
+    """Days that logged prompts are kept, 1 to 3650."""
     @_builtins.property
     def limits(self) -> _limits_pb2.Limits: ...
     @_builtins.property
@@ -256,12 +282,21 @@ class UpdateTenantRequest(_message.Message):
         grants: _limits_pb2.Grants | None = ...,
         clear: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        prompt_log: _builtins.bool | None = ...,
+        prompt_log_retention_days: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["grants", b"grants", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clear", b"clear", "grants", b"grants", "limits", b"limits", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "clear", b"clear", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__prompt_log: _TypeAlias = _typing.Literal["prompt_log"]  # noqa: Y015
+    _WhichOneofArgType__prompt_log: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_log_retention_days: _TypeAlias = _typing.Literal["prompt_log_retention_days"]  # noqa: Y015
+    _WhichOneofArgType__prompt_log_retention_days: _TypeAlias = _typing.Literal["_prompt_log_retention_days", b"_prompt_log_retention_days"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_log) -> _WhichOneofReturnType__prompt_log | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_log_retention_days) -> _WhichOneofReturnType__prompt_log_retention_days | None: ...
 
 Global___UpdateTenantRequest: _TypeAlias = UpdateTenantRequest  # noqa: Y015
 

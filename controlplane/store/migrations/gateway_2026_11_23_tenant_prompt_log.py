@@ -1,0 +1,12 @@
+"""Prompts of all keys of a tenant can be kept."""
+
+from controlplane.store.scripts import run_script
+
+ID = "2026-11-23T00:00:00:000000"
+VERSION = "1.38.0"
+DESCRIPTION = "prompt log per tenant"
+
+
+async def forwards() -> None:
+    """Runs the script beside this module inside the current transaction."""
+    await run_script(__file__)
