@@ -458,6 +458,9 @@ def test_with_the_push_in_a_black_hole_the_next_request_is_refused_and_renewal_c
         with running(Gateway(tmp_path, [watch_mock], *options)) as gateway:
             _, key = fresh(gateway)
             wait_for_workers(gateway, 1)
+            # A worker that has just got a snapshot asks about its leases at once; that must be over.
+            watching_since_s = time.monotonic()
+            eventually(lambda: time.monotonic() - watching_since_s >= 2.5)
             stream = OpenStream(gateway.url, key).start()
             proxy.swallow_requests = proxy.swallow_replies = True
             asked_at_s = time.monotonic()
