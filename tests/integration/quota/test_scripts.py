@@ -265,3 +265,20 @@ def test_day_is_the_calendars(state: PublishedState, moment: dt.datetime):
     day, month = state.client.eval(f"{source[0]} return {{ period_ids(tonumber(ARGV[1])) }}", 0, now_ms)
     assert day.decode() == dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).strftime("%Y%m%d")
     assert month == day[:6]
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moment=st.datetimes(min_value=dt.datetime(1999, 1, 1), max_value=dt.datetime(2105, 12, 31)))  # noqa: DTZ001
+def test_a_budget_begins_anew_with_its_day_or_its_month(state: PublishedState, moment: dt.datetime):
+    moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=dt.UTC)
+    functions = re.findall(r"local function (?:period_ids|ms_until_next).*?\nend\n", ACQUIRE.source.decode(), re.DOTALL)
+    calls = ", ".join(f"ms_until_next('budget_{name}', now, day)" for name in ("day", "month", "total"))
+    source = "".join(functions) + f"local now = tonumber(ARGV[1]) local day = period_ids(now) return {{ {calls} }}"
+    now_ms = round(moment.timestamp() * 1000)
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
+    tomorrow, next_month = (
+        midnight + dt.timedelta(days=1),
+        (midnight.replace(day=1) + dt.timedelta(days=32)).replace(day=1),
+    )
+    expected = [round((begins - moment) / dt.timedelta(milliseconds=1)) for begins in (tomorrow, next_month)]
+    assert state.client.eval(source, 0, now_ms) == [*expected, 86_400_000]

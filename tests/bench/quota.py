@@ -1,0 +1,192 @@
+"""What admission and settlement cost: ``python -m tests.bench.quota [--calls 20000] [--repeat 3] [--json]``.
+
+One Redis, one link as a worker has it. Measured are ``acquire`` and ``settle`` in turn, in operations per second and in
+microseconds: on the client (CPU time of this process) and in the server (the time that it counts for the commands).
+Every figure stands beside that of ``PING`` through the same link in the same round; cases and ``PING`` alternate, and
+the medians of all rounds are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataplane.quota.calls import Calls
+from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import Link
+from dataplane.quota.refused import RefusedVersions
+from dataplane.quota.settlements import Settlements
+from dataplane.values import Demand, Limits, Principal, RequestId
+from deploy.local.redis import Redis
+from shared import keyspace
+from shared.clock import SystemClock
+from tests.fakes.published_state import PublishedState
+from tests.fakes.redis_link import running_link
+from tests.integration.quota.caller import CRASHED, event
+
+IN_FLIGHT = (1, 32, 128)
+DEMAND = Demand(prompt_bound=400, prompt_estimate=60, num_predict=256)
+MANY = 10**9
+FULL = Limits(rpm=MANY, tpm=MANY, concurrent=1000, budget_day=10**12, budget_month=10**12, budget_total=10**12)
+CASES: dict[str, Limits] = {
+    "no limits": Limits(rpm=None, tpm=None, concurrent=None),
+    "requests/min, exact": Limits(rpm=128, tpm=None, concurrent=None),
+    "tokens/min and concurrency": Limits(rpm=None, tpm=MANY, concurrent=1000),
+    "all limits": FULL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """One round of one case at one concurrency."""
+
+    operations_per_s: float
+    client_us: float
+    server_us: float
+
+
+class Bench:
+    """One server, one link, and what runs on them."""
+
+    def __init__(self, state: PublishedState, link: Link) -> None:
+        self._state = state
+        self._link = link
+        calls = Calls(backlog_max_events=10**9)
+        self._settlements = Settlements(link=link, calls=calls, capacity=10_000)
+        self._leases = RedisLeases(
+            link=link, calls=calls, buffer=self._settlements, refused=RefusedVersions(), clock=SystemClock()
+        )
+
+    async def ping(self) -> None:
+        """The smallest thing that can be asked."""
+        await self._link.read(("PING",))
+
+    def pair(self, principal: Principal) -> Callable[[], Awaitable[None]]:
+        """An admission (which may be refused) and its settlement."""
+
+        async def run() -> None:
+            request_id = RequestId(uuid.uuid4().hex)
+            lease = await self._leases.acquire(principal, request_id, DEMAND, CRASHED)
+            self._settlements.settle(lease, principal, event(lease.lease_id, prompt_tokens=60, completion_tokens=200))
+
+        return run
+
+    async def measured(self, call: Callable[[], Awaitable[None]], count: int, in_flight: int) -> Cost:
+        """Runs so many calls, so many of them at once."""
+        self._state.client.config_resetstat()
+        left = count
+
+        async def worker() -> None:
+            nonlocal left
+            while left > 0:
+                left -= 1
+                await call()
+
+        started_s, cpu_s = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(worker() for _ in range(in_flight)))
+        await self._settlements.drained(10)
+        wall_s, cpu_s = time.perf_counter() - started_s, time.process_time() - cpu_s
+        return Cost(count / wall_s, 1e6 * cpu_s / count, self._server_us() / count)
+
+    def _server_us(self) -> float:
+        """Microseconds that the server has counted for scripts and pings since the last reset."""
+        stats = self._state.client.info("commandstats")
+        return float(sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("evalsha", "eval", "ping")))
+
+    def forget(self) -> None:
+        """Empties the streams, so that every round finds the same."""
+        for shard in keyspace.SHARDS:
+            self._state.client.delete(keyspace.usage(shard))
+
+
+async def run(state: PublishedState, *, calls: int, repeat: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """All cases; one row for each case and concurrency."""
+    costs: dict[tuple[str, int], list[Cost]] = {}
+    async with running_link(state.url, timeout_s=2.0) as link:
+        bench = Bench(state, link)
+        for number in range(repeat):
+            for in_flight in IN_FLIGHT:
+                say(f"round {number + 1} of {repeat}, {in_flight} in flight")
+                cost = await bench.measured(bench.ping, calls, in_flight)
+                costs.setdefault(("PING", in_flight), []).append(cost)
+                for name, limits in CASES.items():
+                    # A key of its own per call where its limit would be spent otherwise.
+                    principals = [
+                        state.principal(key_limits=limits, tenant_limits=FULL)
+                        for _ in range(max(1, calls // limits.rpm + 1) if limits.rpm and limits.rpm < MANY else 1)
+                    ]
+                    costs.setdefault((name, in_flight), []).append(
+                        await bench.measured(_turns(bench, principals), calls, in_flight)
+                    )
+                    bench.forget()
+    return [_row(name, in_flight, rounds, costs["PING", in_flight]) for (name, in_flight), rounds in costs.items()]
+
+
+def _turns(bench: Bench, principals: list[Principal]) -> Callable[[], Awaitable[None]]:
+    pairs = [bench.pair(principal) for principal in principals]
+    made = 0
+
+    async def turn() -> None:
+        nonlocal made
+        made += 1
+        await pairs[made % len(pairs)]()
+
+    return turn
+
+
+def _row(name: str, in_flight: int, rounds: list[Cost], pings: list[Cost]) -> dict[str, Any]:
+    def median(of: str, costs: list[Cost]) -> float:
+        return statistics.median(getattr(cost, of) for cost in costs)
+
+    names = ("operations_per_s", "client_us", "server_us")
+    row: dict[str, Any] = {"case": name, "in_flight": in_flight}
+    for of in names:
+        row[of] = round(median(of, rounds), 1)
+        row[f"{of}_to_ping"] = round(median(of, rounds) / median(of, pings), 2)
+    return row
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows for people."""
+    head = ("in flight", "pairs/s", "÷ PING", "client µs", "÷ PING", "server µs", "÷ PING")
+    lines = [f"{'acquire + settle':28}" + "".join(f"{name:>10}" for name in head)]
+    for row in rows:
+        figures = [f"{row['in_flight']:>10}"]
+        for of, digits in (("operations_per_s", 0), ("client_us", 1), ("server_us", 1)):
+            figures += [f"{row[of]:>10.{digits}f}", f"{row[f'{of}_to_ping']:>10.2f}"]
+        lines.append(f"{row['case']:28}" + "".join(figures))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.quota", description=__doc__)
+    parser.add_argument("--calls", type=int, default=20_000, help="calls per case and round")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds")
+    parser.add_argument("--json", action="store_true", help="rows as JSON")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"appendfsync": "everysec"}) as server:
+        state = PublishedState(server.url)
+        state.stamp()
+        rows = asyncio.run(run(state, calls=options.calls, repeat=options.repeat, say=_say))
+        state.close()
+    sys.stdout.write((json.dumps(rows, indent=1) if options.json else table(rows)) + "\n")
+    return 0
+
+
+def _say(progress: str) -> None:
+    sys.stderr.write(f"{progress}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
