@@ -32,8 +32,10 @@ from controlplane.publish.replicas import Replicas
 from controlplane.publish.usage_stream import BacklogState, UsageStreams
 from controlplane.rpc.adjusting import Adjuster
 from controlplane.rpc.backends import BackendService
+from controlplane.rpc.fleet import FleetService
 from controlplane.rpc.keys import KeyService
 from controlplane.rpc.models import ModelService
+from controlplane.rpc.receipts import Receipts
 from controlplane.rpc.server import AdminServer, Service, TLSFiles
 from controlplane.rpc.state import NAME as STATE_SERVICE
 from controlplane.rpc.state import StateService
@@ -62,7 +64,14 @@ from controlplane.tasks.tell import WaitingChanges
 from controlplane.watch.hub import Hub
 from controlplane.watch.snapshots import Snapshots
 from controlplane.watch.workers import Workers
-from neuronetz.admin.v1 import backend_pb2_grpc, key_pb2_grpc, model_pb2_grpc, tenant_pb2_grpc, usage_pb2_grpc
+from neuronetz.admin.v1 import (
+    backend_pb2_grpc,
+    fleet_pb2_grpc,
+    key_pb2_grpc,
+    model_pb2_grpc,
+    tenant_pb2_grpc,
+    usage_pb2_grpc,
+)
 from neuronetz.state.v1 import state_pb2_grpc
 from shared import sealing
 from shared.clock import SystemClock
@@ -169,11 +178,18 @@ def _parts(settings: Settings) -> Parts:
 
 
 def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
-    tenants = TenantService(tenants=parts.tenants, publisher=parts.publisher)
+    receipts = Receipts(
+        connected=parts.workers,
+        registry=parts.replicas,
+        default_timeout_s=settings.receipt_timeout_s,
+        clock=parts.clock,
+    )
+    tenants = TenantService(tenants=parts.tenants, publisher=parts.publisher, receipts=receipts)
     keys = KeyService(
         keys=parts.keys,
         tenants=parts.tenants,
         publisher=parts.publisher,
+        receipts=receipts,
         hashing=parts.minting,
         pepper=settings.key_pepper,
     )
@@ -194,6 +210,7 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
         _service("neuronetz.admin.v1.BackendService", backend_pb2_grpc.add_BackendServiceServicer_to_server, backends),
         _service("neuronetz.admin.v1.ModelService", model_pb2_grpc.add_ModelServiceServicer_to_server, models),
         _usage_service(settings, parts),
+        _fleet_service(parts),
         _state_service(parts),
         _service("neuronetz.state.v1.KeyVerifier", state_pb2_grpc.add_KeyVerifierServicer_to_server, verifier),
     )
@@ -212,6 +229,12 @@ def _usage_service(settings: Settings, parts: Parts) -> Service:
     )
     add = usage_pb2_grpc.add_UsageServiceServicer_to_server
     return msgspec.structs.replace(_service("neuronetz.admin.v1.UsageService", add, usage), end=tails.end)
+
+
+def _fleet_service(parts: Parts) -> Service:
+    fleet = FleetService(replicas=parts.replicas, revisions=Revisions())
+    add = fleet_pb2_grpc.add_FleetServiceServicer_to_server
+    return msgspec.structs.replace(_service("neuronetz.admin.v1.FleetService", add, fleet), end=fleet.end)
 
 
 def _state_service(parts: Parts) -> Service:

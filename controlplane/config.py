@@ -102,6 +102,16 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
 
     # Redis
     redis_url: settings.RedisURL
+    receipt_timeout_s: Annotated[
+        float,
+        Setting(
+            "GATEWAY_RECEIPT_TIMEOUT_S",
+            "How long an answer waits for every worker to acknowledge a change",
+            minimum=0,
+            maximum=60,
+            group="Deadlines",
+        ),
+    ] = 2.0
     redis_timeout_s: Annotated[
         float, Setting("GATEWAY_PUBLISH_TIMEOUT_S", "Deadline of one command", minimum=0.05, maximum=30, group="Redis")
     ] = 1.0

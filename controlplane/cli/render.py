@@ -29,15 +29,26 @@ def show(message: Message, output: Output, catalogue: Catalogue) -> None:
         _show_table(message, catalogue)
 
 
-def show_streamed(message: Message, output: Output) -> None:
-    """One of many answers: a JSON line, a YAML document, or a line for people."""
+def show_streamed(message: Message, output: Output, catalogue: Catalogue) -> None:
+    """One of many answers: a JSON line, a YAML document, or for people a line.
+
+    An answer that is a table takes the place of the one before, where there is a terminal.
+    """
     if output == "json":
         click.echo(json.dumps(document(message), ensure_ascii=False))
     elif output == "yaml":
         click.echo(f"---\n{_yaml(document(message))}", nl=False)
+    elif _is_table(message):
+        click.clear()
+        _show_table(message, catalogue)
+        click.echo()
     else:
         click.echo(line(message))
     sys.stdout.flush()
+
+
+def _is_table(message: Message) -> bool:
+    return any(field.is_repeated and field.message_type is not None for field in message.DESCRIPTOR.fields)
 
 
 def _yaml(data: dict[str, Any]) -> str:

@@ -104,7 +104,7 @@ class RPCCommand(click.Command):
         with call.Client(connection, self._catalogue) as client:
             if self.rpc.server_streaming:
                 for message in client.stream(self.rpc, request, stream_timeout_s):
-                    render.show_streamed(message, chosen.output)
+                    render.show_streamed(message, chosen.output, self._catalogue)
                 return
             whole_list = call.is_paged(self.rpc) and not one_page
             answer = (client.call_all_pages if whole_list else client.call)(self.rpc, request)

@@ -57,14 +57,20 @@ class Replicas:
 
     async def live(self) -> list[ReplicaRecord]:
         """Workers that were heard of in the last 6 seconds, in the order of their addresses and ids."""
+        found, _ = await self.live_now()
+        return found
+
+    async def live_now(self) -> tuple[list[ReplicaRecord], int]:
+        """The same, and the time of Redis at which they were, in milliseconds."""
         with translated():
             async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
                 pipe.hvals(keyspace.REPLICAS)
                 pipe.time()
                 entries, (seconds, micros) = await pipe.execute()
-        since_ms = seconds * 1000 + micros // 1000 - round(LIVE_S * 1000)
+        now_ms = seconds * 1000 + micros // 1000
+        since_ms = now_ms - round(LIVE_S * 1000)
         found = [record for raw in entries if (record := _decoded(raw)) is not None and record.seen_at_ms >= since_ms]
-        return sorted(found, key=lambda record: (record.address, record.worker_id))
+        return sorted(found, key=lambda record: (record.address, record.worker_id)), now_ms
 
     def __repr__(self) -> str:
         return f"Replicas(timeout_s={self._timeout_s})"

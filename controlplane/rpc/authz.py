@@ -34,6 +34,7 @@ _KEYS = "/neuronetz.admin.v1.KeyService"
 _BACKENDS = "/neuronetz.admin.v1.BackendService"
 _MODELS = "/neuronetz.admin.v1.ModelService"
 _USAGE = "/neuronetz.admin.v1.UsageService"
+_FLEET = "/neuronetz.admin.v1.FleetService"
 
 RULES: dict[str, Rule] = {
     f"{_TENANTS}/CreateTenant": _CHANGE,
@@ -56,6 +57,8 @@ RULES: dict[str, Rule] = {
     # Makes the gateway send requests, so it is more than reading.
     f"{_BACKENDS}/ProbeBackends": _OPERATE,
     f"{_MODELS}/ListModels": _READ,
+    f"{_FLEET}/ListReplicas": _READ,
+    f"{_FLEET}/WatchFleet": _READ,
     f"{_USAGE}/GetUsage": _READ,
     f"{_USAGE}/GetBudgets": _READ,
     f"{_USAGE}/QueryAudit": _READ,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 import msgspec
@@ -15,8 +15,9 @@ from controlplane.core.ports import Keys, Publisher, Tenants
 from controlplane.errors import AlreadyExistsError, InvalidRequestError
 from controlplane.hashing import HashingPool
 from controlplane.rpc import convert
+from controlplane.rpc.receipts import Receipts
 from neuronetz.admin.v1 import key_pb2 as pb
-from neuronetz.admin.v1 import key_pb2_grpc
+from neuronetz.admin.v1 import key_pb2_grpc, receipt_pb2
 from shared import apikey
 from shared.apikey import Digest, KeyPrefix
 from shared.keyspace import KeyId
@@ -25,6 +26,17 @@ from shared.redaction import Secret
 type Context = grpc.aio.ServicerContext[object, object]
 # Two of 62⁹ prefixes are the same once in a blue moon; more than that is a broken random source.
 MINT_ATTEMPTS = 3
+
+
+type _Changing = pb.UpdateKeyRequest | pb.SuspendKeyRequest | pb.ResumeKeyRequest | pb.RevokeKeyRequest
+
+
+class _Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change has led to, as its answer says it."""
+
+    key: pb.Key
+    publication: convert.PublicationValue
+    receipts: Sequence[receipt_pb2.Receipt] = ()
 
 
 class Minted(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,11 +52,19 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
     """Commit, publish, answer; errors of ``controlplane.errors`` become statuses in front of it."""
 
     def __init__(
-        self, *, keys: Keys, tenants: Tenants, publisher: Publisher, hashing: HashingPool, pepper: Secret
+        self,
+        *,
+        keys: Keys,
+        tenants: Tenants,
+        publisher: Publisher,
+        receipts: Receipts,
+        hashing: HashingPool,
+        pepper: Secret,
     ) -> None:
         self._keys = keys
         self._tenants = tenants
         self._publisher = publisher
+        self._receipts = receipts
         self._hashing = hashing
         self._pepper = pepper.reveal().encode()
 
@@ -109,14 +129,12 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
     async def UpdateKey(self, request: pb.UpdateKeyRequest, context: Context) -> pb.UpdateKeyResponse:
         """As the proto says."""
         change = _change_of(request)
-        key, applied = await self._change(
-            request.prefix, lambda key, now: keys.updated(key, change, now), validate_only=request.validate_only
-        )
-        return pb.UpdateKeyResponse(key=key, publication=applied)
+        changed = await self._change(request, lambda key, now: keys.updated(key, change, now))
+        return pb.UpdateKeyResponse(key=changed.key, publication=changed.publication, receipts=changed.receipts)
 
     async def RotateKey(self, request: pb.RotateKeyRequest, context: Context) -> pb.RotateKeyResponse:
         """As the proto says."""
-        overlap = _overlap_of(request)
+        overlap, timeout_s = _overlap_of(request), self._receipt_timeout_s(request)
         now = dt.datetime.now(dt.UTC)
         current = await self._keys.get(request.prefix)
         if request.validate_only:
@@ -138,9 +156,11 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
             )
 
         minted, (successor, replaced) = await self._minting(commit)
+        since_s = self._receipts.now_s()
         # The new key first: its client may use it as soon as the old one is refused.
         minting = await self._publisher.publish_key(successor.id, digest=minted.digest)
         ending = await self._publisher.publish_key(replaced.id)
+        receipts = await self._receipts.of(ending.revision, since_s=since_s, timeout_s=timeout_s)
         now = dt.datetime.now(dt.UTC)
         return pb.RotateKeyResponse(
             api_key=minted.api_key.reveal(),
@@ -148,36 +168,46 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
             key=convert.write_key(successor, now),
             replaced=convert.write_key(replaced, now),
             publication=convert.publication(applied=minting.applied and ending.applied),
+            receipts=receipts,
         )
 
     async def SuspendKey(self, request: pb.SuspendKeyRequest, context: Context) -> pb.SuspendKeyResponse:
         """As the proto says."""
-        key, applied = await self._change(request.prefix, keys.suspended, validate_only=request.validate_only)
-        return pb.SuspendKeyResponse(key=key, publication=applied)
+        changed = await self._change(request, keys.suspended)
+        return pb.SuspendKeyResponse(key=changed.key, publication=changed.publication, receipts=changed.receipts)
 
     async def ResumeKey(self, request: pb.ResumeKeyRequest, context: Context) -> pb.ResumeKeyResponse:
         """As the proto says."""
-        key, applied = await self._change(
-            request.prefix, lambda key, _: keys.resumed(key), validate_only=request.validate_only
-        )
-        return pb.ResumeKeyResponse(key=key, publication=applied)
+        changed = await self._change(request, lambda key, _: keys.resumed(key))
+        return pb.ResumeKeyResponse(key=changed.key, publication=changed.publication)
 
     async def RevokeKey(self, request: pb.RevokeKeyRequest, context: Context) -> pb.RevokeKeyResponse:
         """As the proto says."""
-        key, applied = await self._change(request.prefix, keys.revoked, validate_only=request.validate_only)
-        return pb.RevokeKeyResponse(key=key, publication=applied)
+        changed = await self._change(request, keys.revoked)
+        return pb.RevokeKeyResponse(key=changed.key, publication=changed.publication, receipts=changed.receipts)
 
-    async def _change(
-        self, reference: str, change: Callable[[Key, dt.datetime], Key], *, validate_only: bool
-    ) -> tuple[pb.Key, convert.PublicationValue]:
+    async def _change(self, request: _Changing, change: Callable[[Key, dt.datetime], Key]) -> _Changed:
         now = dt.datetime.now(dt.UTC)
-        if validate_only:
-            draft = change(await self._keys.get(reference), now)
-            return convert.write_key(draft, now), convert.UNPUBLISHED
-        changed = await self._keys.change(reference, change)
+        timeout_s = self._receipt_timeout_s(request)
+        if request.validate_only:
+            draft = change(await self._keys.get(request.prefix), now)
+            return _Changed(key=convert.write_key(draft, now), publication=convert.UNPUBLISHED)
+        changed = await self._keys.change(request.prefix, change)
+        since_s = self._receipts.now_s()
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
         announced = await self._publisher.publish_key(changed.id)
-        return convert.write_key(changed, dt.datetime.now(dt.UTC)), convert.publication(applied=announced.applied)
+        receipts = await self._receipts.of(announced.revision, since_s=since_s, timeout_s=timeout_s)
+        return _Changed(
+            key=convert.write_key(changed, dt.datetime.now(dt.UTC)),
+            publication=convert.publication(applied=announced.applied),
+            receipts=receipts,
+        )
+
+    def _receipt_timeout_s(self, request: _Changing | pb.RotateKeyRequest) -> float:
+        if isinstance(request, pb.ResumeKeyRequest):
+            # Its streams run on; nobody needs to wait for it.
+            return 0.0
+        return self._receipts.timeout_s(request.receipt_timeout if request.HasField("receipt_timeout") else None)
 
     async def _minting[T](self, commit: Callable[[Minted], Awaitable[T]]) -> tuple[Minted, T]:
         for attempt in range(1, MINT_ATTEMPTS + 1):

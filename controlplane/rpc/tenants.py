@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 import msgspec
@@ -14,19 +14,32 @@ from controlplane.core.ports import Publisher, Tenants
 from controlplane.core.tenants import Tenant, TenantChange
 from controlplane.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from controlplane.rpc import convert
+from controlplane.rpc.receipts import Receipts
+from neuronetz.admin.v1 import receipt_pb2, tenant_pb2_grpc
 from neuronetz.admin.v1 import tenant_pb2 as pb
-from neuronetz.admin.v1 import tenant_pb2_grpc
 from shared.keyspace import TenantId
 
 type Context = grpc.aio.ServicerContext[object, object]
 
 
+type _Changing = pb.UpdateTenantRequest | pb.SuspendTenantRequest | pb.ResumeTenantRequest
+
+
+class _Changed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a change has led to, as its answer says it."""
+
+    tenant: pb.Tenant
+    publication: convert.PublicationValue
+    receipts: Sequence[receipt_pb2.Receipt] = ()
+
+
 class TenantService(tenant_pb2_grpc.TenantServiceServicer):
     """Commit, publish, answer; errors of ``controlplane.errors`` become statuses in front of it."""
 
-    def __init__(self, *, tenants: Tenants, publisher: Publisher) -> None:
+    def __init__(self, *, tenants: Tenants, publisher: Publisher, receipts: Receipts) -> None:
         self._tenants = tenants
         self._publisher = publisher
+        self._receipts = receipts
 
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.CreateTenantResponse:
         """As the proto says."""
@@ -70,35 +83,44 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
         """As the proto says."""
         prompt_log = request.prompt_log if request.HasField("prompt_log") else None
         change = msgspec.structs.replace(_change_of(request, prompt_log=prompt_log), clear=tuple(request.clear))
-        tenant, applied = await self._change(
-            request.tenant,
-            lambda tenant, _: tenants.updated(tenant, change),
-            validate_only=request.validate_only,
+        changed = await self._change(request, lambda tenant, _: tenants.updated(tenant, change))
+        return pb.UpdateTenantResponse(
+            tenant=changed.tenant, publication=changed.publication, receipts=changed.receipts
         )
-        return pb.UpdateTenantResponse(tenant=tenant, publication=applied)
 
     async def SuspendTenant(self, request: pb.SuspendTenantRequest, context: Context) -> pb.SuspendTenantResponse:
         """As the proto says."""
-        tenant, applied = await self._change(request.tenant, tenants.suspended, validate_only=request.validate_only)
-        return pb.SuspendTenantResponse(tenant=tenant, publication=applied)
+        changed = await self._change(request, tenants.suspended)
+        return pb.SuspendTenantResponse(
+            tenant=changed.tenant, publication=changed.publication, receipts=changed.receipts
+        )
 
     async def ResumeTenant(self, request: pb.ResumeTenantRequest, context: Context) -> pb.ResumeTenantResponse:
         """As the proto says."""
-        tenant, applied = await self._change(
-            request.tenant, lambda tenant, _: tenants.resumed(tenant), validate_only=request.validate_only
-        )
-        return pb.ResumeTenantResponse(tenant=tenant, publication=applied)
+        changed = await self._change(request, lambda tenant, _: tenants.resumed(tenant))
+        return pb.ResumeTenantResponse(tenant=changed.tenant, publication=changed.publication)
 
-    async def _change(
-        self, reference: str, change: Callable[[Tenant, dt.datetime], Tenant], *, validate_only: bool
-    ) -> tuple[pb.Tenant, convert.PublicationValue]:
-        if validate_only:
-            draft = change(await self._tenants.get(reference), dt.datetime.now(dt.UTC))
-            return convert.write_tenant(draft), convert.UNPUBLISHED
-        changed = await self._tenants.change(reference, change)
+    async def _change(self, request: _Changing, change: Callable[[Tenant, dt.datetime], Tenant]) -> _Changed:
+        timeout_s = self._receipt_timeout_s(request)
+        if request.validate_only:
+            draft = change(await self._tenants.get(request.tenant), dt.datetime.now(dt.UTC))
+            return _Changed(tenant=convert.write_tenant(draft), publication=convert.UNPUBLISHED)
+        changed = await self._tenants.change(request.tenant, change)
+        since_s = self._receipts.now_s()
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
         announced = await self._publisher.publish_tenant(changed.id)
-        return convert.write_tenant(changed), convert.publication(applied=announced.applied)
+        receipts = await self._receipts.of(announced.revision, since_s=since_s, timeout_s=timeout_s)
+        return _Changed(
+            tenant=convert.write_tenant(changed),
+            publication=convert.publication(applied=announced.applied),
+            receipts=receipts,
+        )
+
+    def _receipt_timeout_s(self, request: _Changing) -> float:
+        if isinstance(request, pb.ResumeTenantRequest):
+            # Its streams run on; nobody needs to wait for it.
+            return 0.0
+        return self._receipts.timeout_s(request.receipt_timeout if request.HasField("receipt_timeout") else None)
 
     async def _check_free(self, name: str) -> None:
         try:

@@ -138,8 +138,10 @@ def test_the_last_tokens_of_a_budget_are_usable_and_then_it_is_exhausted(fleet, 
 
 def test_the_openai_sdk_gives_up_on_an_exhausted_budget_at_once(fleet, fleet_mock, tenant):
     key = fleet.limited_key(tenant, budget_total=10)
-    client = openai.OpenAI(base_url=f"{fleet.urls[0]}/v1", api_key=key, max_retries=5)
-    with pytest.raises(openai.RateLimitError) as refusal:
+    with (
+        openai.OpenAI(base_url=f"{fleet.urls[0]}/v1", api_key=key, max_retries=5) as client,
+        pytest.raises(openai.RateLimitError) as refusal,
+    ):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
     assert refusal.value.code == "insufficient_quota"
     assert fleet_mock.requests() == []

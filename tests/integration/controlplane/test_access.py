@@ -34,6 +34,8 @@ READS = {
     "ListBackends",
     "ListModels",
     "ServerReflectionInfo",
+    "ListReplicas",
+    "WatchFleet",
     "GetUsage",
     "GetBudgets",
     "QueryAudit",

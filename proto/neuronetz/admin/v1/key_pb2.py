@@ -27,9 +27,10 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
 from neuronetz.admin.v1 import limits_pb2 as neuronetz_dot_admin_dot_v1_dot_limits__pb2
 from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
+from neuronetz.admin.v1 import receipt_pb2 as neuronetz_dot_admin_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cneuronetz/admin/v1/key.proto\x12\x12neuronetz.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\xec\x03\n\x03Key\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x17\n\ttenant_id\x18\x03 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.neuronetz.admin.v1.KeyStatus\x12*\n\x06limits\x18\x07 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x08 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\n \x01(\x08\x12,\n\x19prompt_log_retention_days\x18\x0b \x01(\x05\x42\x04\x98\xb5\x18\x01H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x0e \x01(\x03\x42\x04\x98\xb5\x18\x01\x42\x1c\n\x1a_prompt_log_retention_days\"\xa9\x02\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\x06 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\x1c\n\x1a_prompt_log_retention_days\"\x96\x01\n\x11\x43reateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x04 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"%\n\rGetKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"6\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\"_\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rinclude_ended\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x10ListKeysResponse\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc4\x02\n\x10UpdateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nprompt_log\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x63lear\x18\x07 \x03(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"o\n\x11UpdateKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"k\n\x10RotateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"\xc1\x01\n\x11RotateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12)\n\x08replaced\x18\x04 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x05 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"P\n\x11SuspendKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"p\n\x12SuspendKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"?\n\x10ResumeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"o\n\x11ResumeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"O\n\x10RevokeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"o\n\x11RevokeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*\x88\x01\n\tKeyStatus\x12\x1a\n\x16KEY_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATUS_ACTIVE\x10\x01\x12\x18\n\x14KEY_STATUS_SUSPENDED\x10\x02\x12\x16\n\x12KEY_STATUS_REVOKED\x10\x03\x12\x16\n\x12KEY_STATUS_EXPIRED\x10\x04\x32\xd3\x05\n\nKeyService\x12X\n\tCreateKey\x12$.neuronetz.admin.v1.CreateKeyRequest\x1a%.neuronetz.admin.v1.CreateKeyResponse\x12O\n\x06GetKey\x12!.neuronetz.admin.v1.GetKeyRequest\x1a\".neuronetz.admin.v1.GetKeyResponse\x12U\n\x08ListKeys\x12#.neuronetz.admin.v1.ListKeysRequest\x1a$.neuronetz.admin.v1.ListKeysResponse\x12X\n\tUpdateKey\x12$.neuronetz.admin.v1.UpdateKeyRequest\x1a%.neuronetz.admin.v1.UpdateKeyResponse\x12X\n\tRotateKey\x12$.neuronetz.admin.v1.RotateKeyRequest\x1a%.neuronetz.admin.v1.RotateKeyResponse\x12[\n\nSuspendKey\x12%.neuronetz.admin.v1.SuspendKeyRequest\x1a&.neuronetz.admin.v1.SuspendKeyResponse\x12X\n\tResumeKey\x12$.neuronetz.admin.v1.ResumeKeyRequest\x1a%.neuronetz.admin.v1.ResumeKeyResponse\x12X\n\tRevokeKey\x12$.neuronetz.admin.v1.RevokeKeyRequest\x1a%.neuronetz.admin.v1.RevokeKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cneuronetz/admin/v1/key.proto\x12\x12neuronetz.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\x1a neuronetz/admin/v1/receipt.proto\"\xec\x03\n\x03Key\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\x17\n\ttenant_id\x18\x03 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0e\n\x06tenant\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12-\n\x06status\x18\x06 \x01(\x0e\x32\x1d.neuronetz.admin.v1.KeyStatus\x12*\n\x06limits\x18\x07 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x08 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\n \x01(\x08\x12,\n\x19prompt_log_retention_days\x18\x0b \x01(\x05\x42\x04\x98\xb5\x18\x01H\x00\x88\x01\x01\x12.\n\ncreated_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x0e \x01(\x03\x42\x04\x98\xb5\x18\x01\x42\x1c\n\x1a_prompt_log_retention_days\"\xa9\x02\n\x10\x43reateKeyRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12*\n\x06limits\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nprompt_log\x18\x06 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x42\x1c\n\x1a_prompt_log_retention_days\"\x96\x01\n\x11\x43reateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x04 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"%\n\rGetKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"6\n\x0eGetKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\"_\n\x0fListKeysRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x15\n\rinclude_ended\x18\x02 \x01(\x08\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"R\n\x10ListKeysResponse\x12%\n\x04keys\x18\x01 \x03(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf8\x02\n\x10UpdateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\nexpires_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nprompt_log\x18\x05 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x01\x88\x01\x01\x12\r\n\x05\x63lear\x18\x07 \x03(\t\x12\x15\n\rvalidate_only\x18\x08 \x01(\x08\x12\x32\n\x0freceipt_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"\x9e\x01\n\x11UpdateKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x03 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt\"\x9f\x01\n\x10RotateKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x32\n\x0freceipt_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf0\x01\n\x11RotateKeyResponse\x12\x15\n\x07\x61pi_key\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12$\n\x03key\x18\x03 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12)\n\x08replaced\x18\x04 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x05 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x06 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt\"\x84\x01\n\x11SuspendKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x32\n\x0freceipt_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9f\x01\n\x12SuspendKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x03 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt\"?\n\x10ResumeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"o\n\x11ResumeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"\x83\x01\n\x10RevokeKeyRequest\x12\x14\n\x06prefix\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x32\n\x0freceipt_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9e\x01\n\x11RevokeKeyResponse\x12$\n\x03key\x18\x01 \x01(\x0b\x32\x17.neuronetz.admin.v1.Key\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x03 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt*\x88\x01\n\tKeyStatus\x12\x1a\n\x16KEY_STATUS_UNSPECIFIED\x10\x00\x12\x15\n\x11KEY_STATUS_ACTIVE\x10\x01\x12\x18\n\x14KEY_STATUS_SUSPENDED\x10\x02\x12\x16\n\x12KEY_STATUS_REVOKED\x10\x03\x12\x16\n\x12KEY_STATUS_EXPIRED\x10\x04\x32\xd3\x05\n\nKeyService\x12X\n\tCreateKey\x12$.neuronetz.admin.v1.CreateKeyRequest\x1a%.neuronetz.admin.v1.CreateKeyResponse\x12O\n\x06GetKey\x12!.neuronetz.admin.v1.GetKeyRequest\x1a\".neuronetz.admin.v1.GetKeyResponse\x12U\n\x08ListKeys\x12#.neuronetz.admin.v1.ListKeysRequest\x1a$.neuronetz.admin.v1.ListKeysResponse\x12X\n\tUpdateKey\x12$.neuronetz.admin.v1.UpdateKeyRequest\x1a%.neuronetz.admin.v1.UpdateKeyResponse\x12X\n\tRotateKey\x12$.neuronetz.admin.v1.RotateKeyRequest\x1a%.neuronetz.admin.v1.RotateKeyResponse\x12[\n\nSuspendKey\x12%.neuronetz.admin.v1.SuspendKeyRequest\x1a&.neuronetz.admin.v1.SuspendKeyResponse\x12X\n\tResumeKey\x12$.neuronetz.admin.v1.ResumeKeyRequest\x1a%.neuronetz.admin.v1.ResumeKeyResponse\x12X\n\tRevokeKey\x12$.neuronetz.admin.v1.RevokeKeyRequest\x1a%.neuronetz.admin.v1.RevokeKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,42 +61,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESUMEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
   _globals['_REVOKEKEYREQUEST'].fields_by_name['prefix']._loaded_options = None
   _globals['_REVOKEKEYREQUEST'].fields_by_name['prefix']._serialized_options = b'\210\265\030\001'
-  _globals['_KEYSTATUS']._serialized_start=2764
-  _globals['_KEYSTATUS']._serialized_end=2900
-  _globals['_KEY']._serialized_start=227
-  _globals['_KEY']._serialized_end=719
-  _globals['_CREATEKEYREQUEST']._serialized_start=722
-  _globals['_CREATEKEYREQUEST']._serialized_end=1019
-  _globals['_CREATEKEYRESPONSE']._serialized_start=1022
-  _globals['_CREATEKEYRESPONSE']._serialized_end=1172
-  _globals['_GETKEYREQUEST']._serialized_start=1174
-  _globals['_GETKEYREQUEST']._serialized_end=1211
-  _globals['_GETKEYRESPONSE']._serialized_start=1213
-  _globals['_GETKEYRESPONSE']._serialized_end=1267
-  _globals['_LISTKEYSREQUEST']._serialized_start=1269
-  _globals['_LISTKEYSREQUEST']._serialized_end=1364
-  _globals['_LISTKEYSRESPONSE']._serialized_start=1366
-  _globals['_LISTKEYSRESPONSE']._serialized_end=1448
-  _globals['_UPDATEKEYREQUEST']._serialized_start=1451
-  _globals['_UPDATEKEYREQUEST']._serialized_end=1775
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=1777
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=1888
-  _globals['_ROTATEKEYREQUEST']._serialized_start=1890
-  _globals['_ROTATEKEYREQUEST']._serialized_end=1997
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=2000
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=2193
-  _globals['_SUSPENDKEYREQUEST']._serialized_start=2195
-  _globals['_SUSPENDKEYREQUEST']._serialized_end=2275
-  _globals['_SUSPENDKEYRESPONSE']._serialized_start=2277
-  _globals['_SUSPENDKEYRESPONSE']._serialized_end=2389
-  _globals['_RESUMEKEYREQUEST']._serialized_start=2391
-  _globals['_RESUMEKEYREQUEST']._serialized_end=2454
-  _globals['_RESUMEKEYRESPONSE']._serialized_start=2456
-  _globals['_RESUMEKEYRESPONSE']._serialized_end=2567
-  _globals['_REVOKEKEYREQUEST']._serialized_start=2569
-  _globals['_REVOKEKEYREQUEST']._serialized_end=2648
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=2650
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=2761
-  _globals['_KEYSERVICE']._serialized_start=2903
-  _globals['_KEYSERVICE']._serialized_end=3626
+  _globals['_KEYSTATUS']._serialized_start=3200
+  _globals['_KEYSTATUS']._serialized_end=3336
+  _globals['_KEY']._serialized_start=261
+  _globals['_KEY']._serialized_end=753
+  _globals['_CREATEKEYREQUEST']._serialized_start=756
+  _globals['_CREATEKEYREQUEST']._serialized_end=1053
+  _globals['_CREATEKEYRESPONSE']._serialized_start=1056
+  _globals['_CREATEKEYRESPONSE']._serialized_end=1206
+  _globals['_GETKEYREQUEST']._serialized_start=1208
+  _globals['_GETKEYREQUEST']._serialized_end=1245
+  _globals['_GETKEYRESPONSE']._serialized_start=1247
+  _globals['_GETKEYRESPONSE']._serialized_end=1301
+  _globals['_LISTKEYSREQUEST']._serialized_start=1303
+  _globals['_LISTKEYSREQUEST']._serialized_end=1398
+  _globals['_LISTKEYSRESPONSE']._serialized_start=1400
+  _globals['_LISTKEYSRESPONSE']._serialized_end=1482
+  _globals['_UPDATEKEYREQUEST']._serialized_start=1485
+  _globals['_UPDATEKEYREQUEST']._serialized_end=1861
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=1864
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=2022
+  _globals['_ROTATEKEYREQUEST']._serialized_start=2025
+  _globals['_ROTATEKEYREQUEST']._serialized_end=2184
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=2187
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=2427
+  _globals['_SUSPENDKEYREQUEST']._serialized_start=2430
+  _globals['_SUSPENDKEYREQUEST']._serialized_end=2562
+  _globals['_SUSPENDKEYRESPONSE']._serialized_start=2565
+  _globals['_SUSPENDKEYRESPONSE']._serialized_end=2724
+  _globals['_RESUMEKEYREQUEST']._serialized_start=2726
+  _globals['_RESUMEKEYREQUEST']._serialized_end=2789
+  _globals['_RESUMEKEYRESPONSE']._serialized_start=2791
+  _globals['_RESUMEKEYRESPONSE']._serialized_end=2902
+  _globals['_REVOKEKEYREQUEST']._serialized_start=2905
+  _globals['_REVOKEKEYREQUEST']._serialized_end=3036
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=3039
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=3197
+  _globals['_KEYSERVICE']._serialized_start=3339
+  _globals['_KEYSERVICE']._serialized_end=4062
 # @@protoc_insertion_point(module_scope)

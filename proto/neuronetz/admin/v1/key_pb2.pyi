@@ -12,6 +12,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from neuronetz.admin.v1 import limits_pb2 as _limits_pb2
 from neuronetz.admin.v1 import publication_pb2 as _publication_pb2
+from neuronetz.admin.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -302,6 +303,7 @@ class UpdateKeyRequest(_message.Message):
     PROMPT_LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
     CLEAR_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """The key, by prefix (nz_ and nine characters) or id."""
     prompt_log: _builtins.bool
@@ -322,6 +324,12 @@ class UpdateKeyRequest(_message.Message):
     def clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of fields to unset again (rpm, allowed_models, expires_at, …)."""
 
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
@@ -333,10 +341,11 @@ class UpdateKeyRequest(_message.Message):
         prompt_log_retention_days: _builtins.int | None = ...,
         clear: _abc.Iterable[_builtins.str] | None = ...,
         validate_only: _builtins.bool = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "expires_at", b"expires_at", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "expires_at", b"expires_at", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "clear", b"clear", "expires_at", b"expires_at", "grants", b"grants", "limits", b"limits", "prefix", b"prefix", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "clear", b"clear", "expires_at", b"expires_at", "grants", b"grants", "limits", b"limits", "prefix", b"prefix", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "receipt_timeout", b"receipt_timeout", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_log: _TypeAlias = _typing.Literal["prompt_log"]  # noqa: Y015
     _WhichOneofArgType__prompt_log: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log"]  # noqa: Y015
@@ -355,18 +364,24 @@ class UpdateKeyResponse(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     publication: _publication_pb2.Publication.ValueType
     @_builtins.property
     def key(self) -> Global___Key: ...
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
         key: Global___Key | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,6 +394,7 @@ class RotateKeyRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     OVERLAP_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """Prefix or id of the key to replace."""
     validate_only: _builtins.bool
@@ -387,16 +403,23 @@ class RotateKeyRequest(_message.Message):
     def overlap(self) -> _duration_pb2.Duration:
         """How long the old key goes on (3600s); unset or 0 ends it at once."""
 
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
         overlap: _duration_pb2.Duration | None = ...,
         validate_only: _builtins.bool = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "prefix", b"prefix", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["overlap", b"overlap", "prefix", b"prefix", "receipt_timeout", b"receipt_timeout", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,6 +434,7 @@ class RotateKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     REPLACED_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
     """The whole new key. It is shown here once and cannot be had again."""
     prefix: _builtins.str
@@ -421,6 +445,10 @@ class RotateKeyResponse(_message.Message):
     def replaced(self) -> Global___Key:
         """The old key, with the moment at which it ends."""
 
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
@@ -429,10 +457,11 @@ class RotateKeyResponse(_message.Message):
         key: Global___Key | None = ...,
         replaced: Global___Key | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "replaced", b"replaced"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key", "prefix", b"prefix", "publication", b"publication", "replaced", b"replaced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "key", b"key", "prefix", b"prefix", "publication", b"publication", "receipts", b"receipts", "replaced", b"replaced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -445,22 +474,30 @@ class SuspendKeyRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
     """Why; kept with the operator audit."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
         reason: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "reason", b"reason", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "reason", b"reason", "receipt_timeout", b"receipt_timeout", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -472,18 +509,24 @@ class SuspendKeyResponse(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     publication: _publication_pb2.Publication.ValueType
     @_builtins.property
     def key(self) -> Global___Key: ...
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
         key: Global___Key | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,22 +586,30 @@ class RevokeKeyRequest(_message.Message):
     PREFIX_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     prefix: _builtins.str
     """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
     """Why; kept with the revocation."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
         prefix: _builtins.str = ...,
         reason: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "reason", b"reason", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["prefix", b"prefix", "reason", b"reason", "receipt_timeout", b"receipt_timeout", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -570,18 +621,24 @@ class RevokeKeyResponse(_message.Message):
 
     KEY_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     publication: _publication_pb2.Publication.ValueType
     @_builtins.property
     def key(self) -> Global___Key: ...
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
         key: Global___Key | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["key", b"key"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "publication", b"publication", "receipts", b"receipts"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,13 +22,15 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
 from neuronetz.admin.v1 import limits_pb2 as neuronetz_dot_admin_dot_v1_dot_limits__pb2
 from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
+from neuronetz.admin.v1 import receipt_pb2 as neuronetz_dot_admin_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fneuronetz/admin/v1/tenant.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\"\x91\x03\n\x06Tenant\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .neuronetz.admin.v1.TenantStatus\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x05 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x08 \x01(\x03\x42\x04\x98\xb5\x18\x01\x12\x18\n\nprompt_log\x18\t \x01(\x08\x42\x04\x98\xb5\x18\x01\x12,\n\x19prompt_log_retention_days\x18\n \x01(\x05\x42\x04\x98\xb5\x18\x01H\x00\x88\x01\x01\x42\x1c\n\x1a_prompt_log_retention_days\"\xf2\x01\n\x13\x43reateTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nprompt_log\x18\x05 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x1c\n\x1a_prompt_log_retention_days\"x\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"(\n\x10GetTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x02\n\x13UpdateTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\r\n\x05\x63lear\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x17\n\nprompt_log\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x01\x88\x01\x01\x42\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"x\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"S\n\x14SuspendTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\"y\n\x15SuspendTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"B\n\x13ResumeTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"x\n\x14ResumeTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xd8\x04\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.neuronetz.admin.v1.CreateTenantRequest\x1a(.neuronetz.admin.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.neuronetz.admin.v1.GetTenantRequest\x1a%.neuronetz.admin.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.neuronetz.admin.v1.ListTenantsRequest\x1a\'.neuronetz.admin.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.neuronetz.admin.v1.UpdateTenantRequest\x1a(.neuronetz.admin.v1.UpdateTenantResponse\x12\x64\n\rSuspendTenant\x12(.neuronetz.admin.v1.SuspendTenantRequest\x1a).neuronetz.admin.v1.SuspendTenantResponse\x12\x61\n\x0cResumeTenant\x12\'.neuronetz.admin.v1.ResumeTenantRequest\x1a(.neuronetz.admin.v1.ResumeTenantResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fneuronetz/admin/v1/tenant.proto\x12\x12neuronetz.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a\x1fneuronetz/admin/v1/limits.proto\x1a$neuronetz/admin/v1/publication.proto\x1a neuronetz/admin/v1/receipt.proto\"\x91\x03\n\x06Tenant\x12\x10\n\x02id\x18\x01 \x01(\tB\x04\x98\xb5\x18\x01\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .neuronetz.admin.v1.TenantStatus\x12*\n\x06limits\x18\x04 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x05 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12.\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0csuspended_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x07version\x18\x08 \x01(\x03\x42\x04\x98\xb5\x18\x01\x12\x18\n\nprompt_log\x18\t \x01(\x08\x42\x04\x98\xb5\x18\x01\x12,\n\x19prompt_log_retention_days\x18\n \x01(\x05\x42\x04\x98\xb5\x18\x01H\x00\x88\x01\x01\x42\x1c\n\x1a_prompt_log_retention_days\"\xf2\x01\n\x13\x43reateTenantRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\x15\n\rvalidate_only\x18\x04 \x01(\x08\x12\x12\n\nprompt_log\x18\x05 \x01(\x08\x12&\n\x19prompt_log_retention_days\x18\x06 \x01(\x05H\x00\x88\x01\x01\x42\x1c\n\x1a_prompt_log_retention_days\"x\n\x14\x43reateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"(\n\x10GetTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"?\n\x11GetTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\";\n\x12ListTenantsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"[\n\x13ListTenantsResponse\x12+\n\x07tenants\x18\x01 \x03(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xcb\x02\n\x13UpdateTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12*\n\x06limits\x18\x02 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Limits\x12*\n\x06grants\x18\x03 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Grants\x12\r\n\x05\x63lear\x18\x04 \x03(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x17\n\nprompt_log\x18\x06 \x01(\x08H\x00\x88\x01\x01\x12&\n\x19prompt_log_retention_days\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x32\n\x0freceipt_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\n\x0b_prompt_logB\x1c\n\x1a_prompt_log_retention_days\"\xa7\x01\n\x14UpdateTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x03 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt\"\x87\x01\n\x14SuspendTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x12\x32\n\x0freceipt_timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa8\x01\n\x15SuspendTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12-\n\x08receipts\x18\x03 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Receipt\"B\n\x13ResumeTenantRequest\x12\x14\n\x06tenant\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"x\n\x14ResumeTenantResponse\x12*\n\x06tenant\x18\x01 \x01(\x0b\x32\x1a.neuronetz.admin.v1.Tenant\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication*d\n\x0cTenantStatus\x12\x1d\n\x19TENANT_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14TENANT_STATUS_ACTIVE\x10\x01\x12\x1b\n\x17TENANT_STATUS_SUSPENDED\x10\x02\x32\xd8\x04\n\rTenantService\x12\x61\n\x0c\x43reateTenant\x12\'.neuronetz.admin.v1.CreateTenantRequest\x1a(.neuronetz.admin.v1.CreateTenantResponse\x12X\n\tGetTenant\x12$.neuronetz.admin.v1.GetTenantRequest\x1a%.neuronetz.admin.v1.GetTenantResponse\x12^\n\x0bListTenants\x12&.neuronetz.admin.v1.ListTenantsRequest\x1a\'.neuronetz.admin.v1.ListTenantsResponse\x12\x61\n\x0cUpdateTenant\x12\'.neuronetz.admin.v1.UpdateTenantRequest\x1a(.neuronetz.admin.v1.UpdateTenantResponse\x12\x64\n\rSuspendTenant\x12(.neuronetz.admin.v1.SuspendTenantRequest\x1a).neuronetz.admin.v1.SuspendTenantResponse\x12\x61\n\x0cResumeTenant\x12\'.neuronetz.admin.v1.ResumeTenantRequest\x1a(.neuronetz.admin.v1.ResumeTenantResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,34 +55,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SUSPENDTENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
   _globals['_RESUMETENANTREQUEST'].fields_by_name['tenant']._loaded_options = None
   _globals['_RESUMETENANTREQUEST'].fields_by_name['tenant']._serialized_options = b'\210\265\030\001'
-  _globals['_TENANTSTATUS']._serialized_start=2031
-  _globals['_TENANTSTATUS']._serialized_end=2131
-  _globals['_TENANT']._serialized_start=198
-  _globals['_TENANT']._serialized_end=599
-  _globals['_CREATETENANTREQUEST']._serialized_start=602
-  _globals['_CREATETENANTREQUEST']._serialized_end=844
-  _globals['_CREATETENANTRESPONSE']._serialized_start=846
-  _globals['_CREATETENANTRESPONSE']._serialized_end=966
-  _globals['_GETTENANTREQUEST']._serialized_start=968
-  _globals['_GETTENANTREQUEST']._serialized_end=1008
-  _globals['_GETTENANTRESPONSE']._serialized_start=1010
-  _globals['_GETTENANTRESPONSE']._serialized_end=1073
-  _globals['_LISTTENANTSREQUEST']._serialized_start=1075
-  _globals['_LISTTENANTSREQUEST']._serialized_end=1134
-  _globals['_LISTTENANTSRESPONSE']._serialized_start=1136
-  _globals['_LISTTENANTSRESPONSE']._serialized_end=1227
-  _globals['_UPDATETENANTREQUEST']._serialized_start=1230
-  _globals['_UPDATETENANTREQUEST']._serialized_end=1509
-  _globals['_UPDATETENANTRESPONSE']._serialized_start=1511
-  _globals['_UPDATETENANTRESPONSE']._serialized_end=1631
-  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1633
-  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1716
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1718
-  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=1839
-  _globals['_RESUMETENANTREQUEST']._serialized_start=1841
-  _globals['_RESUMETENANTREQUEST']._serialized_end=1907
-  _globals['_RESUMETENANTRESPONSE']._serialized_start=1909
-  _globals['_RESUMETENANTRESPONSE']._serialized_end=2029
-  _globals['_TENANTSERVICE']._serialized_start=2134
-  _globals['_TENANTSERVICE']._serialized_end=2734
+  _globals['_TENANTSTATUS']._serialized_start=2298
+  _globals['_TENANTSTATUS']._serialized_end=2398
+  _globals['_TENANT']._serialized_start=264
+  _globals['_TENANT']._serialized_end=665
+  _globals['_CREATETENANTREQUEST']._serialized_start=668
+  _globals['_CREATETENANTREQUEST']._serialized_end=910
+  _globals['_CREATETENANTRESPONSE']._serialized_start=912
+  _globals['_CREATETENANTRESPONSE']._serialized_end=1032
+  _globals['_GETTENANTREQUEST']._serialized_start=1034
+  _globals['_GETTENANTREQUEST']._serialized_end=1074
+  _globals['_GETTENANTRESPONSE']._serialized_start=1076
+  _globals['_GETTENANTRESPONSE']._serialized_end=1139
+  _globals['_LISTTENANTSREQUEST']._serialized_start=1141
+  _globals['_LISTTENANTSREQUEST']._serialized_end=1200
+  _globals['_LISTTENANTSRESPONSE']._serialized_start=1202
+  _globals['_LISTTENANTSRESPONSE']._serialized_end=1293
+  _globals['_UPDATETENANTREQUEST']._serialized_start=1296
+  _globals['_UPDATETENANTREQUEST']._serialized_end=1627
+  _globals['_UPDATETENANTRESPONSE']._serialized_start=1630
+  _globals['_UPDATETENANTRESPONSE']._serialized_end=1797
+  _globals['_SUSPENDTENANTREQUEST']._serialized_start=1800
+  _globals['_SUSPENDTENANTREQUEST']._serialized_end=1935
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_start=1938
+  _globals['_SUSPENDTENANTRESPONSE']._serialized_end=2106
+  _globals['_RESUMETENANTREQUEST']._serialized_start=2108
+  _globals['_RESUMETENANTREQUEST']._serialized_end=2174
+  _globals['_RESUMETENANTRESPONSE']._serialized_start=2176
+  _globals['_RESUMETENANTRESPONSE']._serialized_end=2296
+  _globals['_TENANTSERVICE']._serialized_start=2401
+  _globals['_TENANTSERVICE']._serialized_end=3001
 # @@protoc_insertion_point(module_scope)

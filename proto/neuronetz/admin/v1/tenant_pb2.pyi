@@ -5,12 +5,14 @@ Tenants: the customer boundary. They own API keys, and their limits and grants a
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from neuronetz.admin.v1 import limits_pb2 as _limits_pb2
 from neuronetz.admin.v1 import publication_pb2 as _publication_pb2
+from neuronetz.admin.v1 import receipt_pb2 as _receipt_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -258,6 +260,7 @@ class UpdateTenantRequest(_message.Message):
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
     PROMPT_LOG_FIELD_NUMBER: _builtins.int
     PROMPT_LOG_RETENTION_DAYS_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant, by name or id."""
     validate_only: _builtins.bool
@@ -274,6 +277,12 @@ class UpdateTenantRequest(_message.Message):
     def clear(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of limits or grants to unset again (rpm, budget_day, allowed_models, …)."""
 
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
@@ -284,10 +293,11 @@ class UpdateTenantRequest(_message.Message):
         validate_only: _builtins.bool = ...,
         prompt_log: _builtins.bool | None = ...,
         prompt_log_retention_days: _builtins.int | None = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "clear", b"clear", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log", "_prompt_log_retention_days", b"_prompt_log_retention_days", "clear", b"clear", "grants", b"grants", "limits", b"limits", "prompt_log", b"prompt_log", "prompt_log_retention_days", b"prompt_log_retention_days", "receipt_timeout", b"receipt_timeout", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__prompt_log: _TypeAlias = _typing.Literal["prompt_log"]  # noqa: Y015
     _WhichOneofArgType__prompt_log: _TypeAlias = _typing.Literal["_prompt_log", b"_prompt_log"]  # noqa: Y015
@@ -306,18 +316,24 @@ class UpdateTenantResponse(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     publication: _publication_pb2.Publication.ValueType
     @_builtins.property
     def tenant(self) -> Global___Tenant: ...
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["publication", b"publication", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["publication", b"publication", "receipts", b"receipts", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -330,22 +346,30 @@ class SuspendTenantRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIMEOUT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The tenant, by name or id."""
     reason: _builtins.str
     """Why; kept with the operator audit."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
+    @_builtins.property
+    def receipt_timeout(self) -> _duration_pb2.Duration:
+        """How long to wait until every worker has acknowledged it (2s; 0s does not wait); unset means the default of the
+        control plane.
+        """
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         reason: _builtins.str = ...,
         validate_only: _builtins.bool = ...,
+        receipt_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt_timeout", b"receipt_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "receipt_timeout", b"receipt_timeout", "tenant", b"tenant", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -357,18 +381,24 @@ class SuspendTenantResponse(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     PUBLICATION_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     publication: _publication_pb2.Publication.ValueType
     @_builtins.property
     def tenant(self) -> Global___Tenant: ...
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[_receipt_pb2.Receipt]:
+        """One for each worker of the data plane."""
+
     def __init__(
         self,
         *,
         tenant: Global___Tenant | None = ...,
         publication: _publication_pb2.Publication.ValueType = ...,
+        receipts: _abc.Iterable[_receipt_pb2.Receipt] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tenant", b"tenant"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["publication", b"publication", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["publication", b"publication", "receipts", b"receipts", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
