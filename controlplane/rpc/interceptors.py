@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -26,6 +26,9 @@ TARGET_FIELDS = ("prefix", "tenant", "name")
 MAX_DETAIL_CHARACTERS = 2000
 
 _log = logs.get("controlplane.rpc")
+
+# How long a caller that is refused may take to send its request.
+REFUSED_REQUEST_TIMEOUT_S = 0.5
 
 type Handler = grpc.RpcMethodHandler[Any, Any]
 type Context = grpc.aio.ServicerContext[Any, Any]
@@ -171,10 +174,14 @@ def _safe(value: Any) -> Any:
 
 
 def _refusal(status: grpc.StatusCode, text: str) -> Handler:
-    async def refuse(_requests: Any, context: Context) -> None:
+    async def refuse(requests: AsyncIterator[Any], context: Context) -> None:
+        # A refusal that overtakes the request resets the stream, and its caller hears of that instead.
+        with contextlib.suppress(TimeoutError, StopAsyncIteration):
+            async with asyncio.timeout(REFUSED_REQUEST_TIMEOUT_S):
+                await anext(aiter(requests))
         await context.abort(status, text)
 
-    # As a stream, whatever the method is: then nothing has to arrive before the refusal.
+    # As a stream, whatever the method is: then nothing has to be understood before the refusal.
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
