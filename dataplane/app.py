@@ -128,13 +128,7 @@ class Worker:
         self.server = Server(
             pipeline=self._pipeline(clock),
             models=self.models,
-            edge=Edge(
-                max_body_bytes=settings.max_body_bytes,
-                body_timeout_s=settings.body_timeout_s,
-                write_stall_timeout_s=settings.write_stall_timeout_s,
-                request_id_header=settings.request_id_header.lower().encode(),
-                caps=Caps(max_num_predict=settings.max_num_predict),
-            ),
+            edge=_edge(settings),
             stalls=self.stalls,
             proxies=self.proxies,
             clock=clock,
@@ -237,6 +231,16 @@ class Worker:
         while self.proxies.has_names:
             await self.proxies.resolve()
             await asyncio.sleep(RESOLVE_PERIOD_S)
+
+
+def _edge(settings: Settings) -> Edge:
+    return Edge(
+        max_body_bytes=settings.max_body_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        write_stall_timeout_s=settings.write_stall_timeout_s,
+        request_id_header=settings.request_id_header.lower().encode(),
+        caps=Caps(max_num_predict=settings.max_num_predict),
+    )
 
 
 def _control_planes(settings: Settings) -> ControlPlanes:

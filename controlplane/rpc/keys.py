@@ -160,7 +160,7 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
         # The new key first: its client may use it as soon as the old one is refused.
         minting = await self._publisher.publish_key(successor.id, digest=minted.digest)
         ending = await self._publisher.publish_key(replaced.id)
-        receipts = await self._receipts.of(ending.revision, since_s=since_s, timeout_s=timeout_s)
+        receipts = await self._receipts.of(ending, since_s=since_s, timeout_s=timeout_s)
         now = dt.datetime.now(dt.UTC)
         return pb.RotateKeyResponse(
             api_key=minted.api_key.reveal(),
@@ -196,7 +196,7 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
         since_s = self._receipts.now_s()
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
         announced = await self._publisher.publish_key(changed.id)
-        receipts = await self._receipts.of(announced.revision, since_s=since_s, timeout_s=timeout_s)
+        receipts = await self._receipts.of(announced, since_s=since_s, timeout_s=timeout_s)
         return _Changed(
             key=convert.write_key(changed, dt.datetime.now(dt.UTC)),
             publication=convert.publication(applied=announced.applied),

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from google.protobuf.duration_pb2 import Duration
 
+from controlplane.core.changes import Announced
 from controlplane.core.replicas import ReplicaRecord
 from controlplane.errors import InvalidRequestError, RedisUnavailableError
 from controlplane.rpc import convert
@@ -67,8 +68,9 @@ class Receipts:
             raise InvalidRequestError(f"receipt_timeout must be from 0 to {MAX_TIMEOUT_S:g} seconds")
         return seconds
 
-    async def of(self, revision: int, *, since_s: float, timeout_s: float) -> list[receipt_pb2.Receipt]:
-        """One for each live worker, in the order of their addresses; waits until all have applied the revision."""
+    async def of(self, announced: Announced, *, since_s: float, timeout_s: float) -> list[receipt_pb2.Receipt]:
+        """One for each live worker, in the order of their addresses; waits until all have applied the change."""
+        revision = announced.revision
         if not revision:
             return []
         elapsed_ms: dict[str, int] = {}
@@ -77,7 +79,7 @@ class Receipts:
             records = await self._records()
             now_s = self._clock.monotonic()
             for record in records:
-                if record.revision >= revision and record.worker_id not in elapsed_ms:
+                if record.worker_id not in elapsed_ms and _has_applied(record, announced):
                     elapsed_ms[record.worker_id] = round(1000 * (now_s - since_s))
             if now_s >= until_s or all(record.worker_id in elapsed_ms for record in records):
                 break
@@ -98,6 +100,11 @@ class Receipts:
 
     def __repr__(self) -> str:
         return f"Receipts(default_timeout_s={self._default_timeout_s})"
+
+
+def _has_applied(record: ReplicaRecord, announced: Announced) -> bool:
+    """Whether a worker has said so. What was told without Redis comes in no order: then only its very revision counts."""
+    return announced.revision in record.streams_cut or (announced.applied and record.revision >= announced.revision)
 
 
 def _receipt(record: ReplicaRecord, revision: int, elapsed_ms: int | None) -> receipt_pb2.Receipt:

@@ -109,7 +109,7 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
         since_s = self._receipts.now_s()
         # Also when nothing has changed: the answer says whether what is so holds everywhere.
         announced = await self._publisher.publish_tenant(changed.id)
-        receipts = await self._receipts.of(announced.revision, since_s=since_s, timeout_s=timeout_s)
+        receipts = await self._receipts.of(announced, since_s=since_s, timeout_s=timeout_s)
         return _Changed(
             tenant=convert.write_tenant(changed),
             publication=convert.publication(applied=announced.applied),

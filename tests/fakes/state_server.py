@@ -40,6 +40,10 @@ def tenant_change(revision: int, tenant_id: str, version: int, *, refused: bool 
     return state_pb2.WatchResponse(change=state_pb2.Change(revision=revision, tenant=change))
 
 
+# A small window that does not grow: so that a peer that does not read is felt soon.
+_OPTIONS = (("grpc.so_reuseport", 0), ("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0))
+
+
 class Stream:
     """One worker's stream: what it has said, and what it is to be told."""
 
@@ -131,7 +135,7 @@ class StateServer(state_pb2_grpc.StateServiceServicer):
 
     async def start(self, credentials: grpc.ServerCredentials | None = None) -> None:
         """Listens, on the port that it had before if it had one."""
-        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        self._server = grpc.aio.server(options=_OPTIONS)
         state_pb2_grpc.add_StateServiceServicer_to_server(self, self._server)
         address = f"127.0.0.1:{self.port}"
         if credentials is None:
