@@ -103,7 +103,7 @@ class Receipts:
 
 
 def _has_applied(record: ReplicaRecord, announced: Announced) -> bool:
-    """Whether a worker has said so. What was told without Redis comes in no order: then only its very revision counts."""
+    """Whether a worker has said so. What was told without Redis is in no order: only its very revision counts."""
     return announced.revision in record.streams_cut or (announced.applied and record.revision >= announced.revision)
 
 
