@@ -8,6 +8,7 @@ revision of its own; it goes through the stream later like any other. Telling so
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import OrderedDict
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
@@ -28,7 +29,9 @@ from shared.backoff import Backoff
 REMEMBERED = 1000
 BLOCK_S = 2.0
 # Two control planes that announce at once draw revisions in one order and append in another, rarely twice in a row.
-ATTEMPTS = 50
+ATTEMPTS = 40
+# After a refused attempt: somebody else is faster, and must not be so for ever. At most so long.
+ATTEMPT_PAUSE_S = 0.01
 # So long an announcement waits for its turn in this process.
 TURN_S = 2.0
 MAX_KNOWN_VERSIONS = 10_000
@@ -127,6 +130,7 @@ class Hub:
                 if refused is None:
                     return revision
                 last = refused
+                await asyncio.sleep(random.uniform(0, ATTEMPT_PAUSE_S))  # noqa: S311 - not a secret
         finally:
             self._turn.release()
         raise RedisUnavailableError("Redis: the stream of changes is too busy")

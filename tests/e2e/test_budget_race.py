@@ -59,7 +59,8 @@ async def spend(url: str, key: str, body: dict[str, Any]) -> list[Answer]:
     try:
         while True:
             answers.append(await client.ask(body))
-            if answers[-1].status != 429 or answers[-1].headers.get("x-should-retry") == "false":
+            # On a machine that is too busy to check in time the answer is 503, and that too may be tried again.
+            if answers[-1].status not in (429, 503) or answers[-1].headers.get("x-should-retry") == "false":
                 return answers
             await asyncio.sleep(answers[-1].retry_after_s)
     finally:

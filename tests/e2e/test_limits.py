@@ -153,9 +153,10 @@ def test_the_openai_sdk_gives_up_on_an_exhausted_budget_at_once(fleet, fleet_moc
     eventually(lambda: fleet.rows(query, uuid.UUID(ids["tenant"]))[0]["times"] == 1, timeout_s=15, what="its row")
 
 
-def test_the_ollama_sdk_reads_the_refusal(fleet, tenant):
+def test_the_ollama_sdk_reads_the_refusal(fleet, tenant, request):
     key = fleet.limited_key(tenant, rpm=1)
     client = ollama.Client(host=fleet.urls[0], headers=bearer(key))
+    request.addfinalizer(client._client.close)
     message = {"role": "user", "content": "hi"}
     assert client.chat(model=MODEL, messages=[message]).message.content
     with pytest.raises(ollama.ResponseError) as refusal:

@@ -253,7 +253,8 @@ def children(gateway: Gateway, role: str) -> list[int]:
     found = []
     for child in psutil.Process(gateway.description["pids"]["up"][0]).children():
         with contextlib.suppress(psutil.Error):
-            if child.cmdline()[-1] == role:
+            # Between fork and exec, and at its end, a process has none.
+            if child.cmdline()[-1:] == [role]:
                 found.append(child.pid)
     return found
 
