@@ -232,7 +232,7 @@ def _usage_service(settings: Settings, parts: Parts) -> Service:
 
 
 def _fleet_service(parts: Parts) -> Service:
-    fleet = FleetService(replicas=parts.replicas, revisions=Revisions())
+    fleet = FleetService(replicas=parts.replicas, newest=parts.hub)
     add = fleet_pb2_grpc.add_FleetServiceServicer_to_server
     return msgspec.structs.replace(_service("neuronetz.admin.v1.FleetService", add, fleet), end=fleet.end)
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator
+from typing import Protocol
 
 import grpc
 
@@ -13,7 +14,6 @@ from controlplane.core.replicas import ReplicaRecord
 from controlplane.errors import InterruptedStreamError, InvalidRequestError, OverloadedError
 from controlplane.publish.replicas import Replicas
 from controlplane.rpc import convert
-from controlplane.store.outbox import Revisions
 from neuronetz.admin.v1 import fleet_pb2 as pb
 from neuronetz.admin.v1 import fleet_pb2_grpc
 
@@ -24,12 +24,21 @@ MIN_INTERVAL_MS, MAX_INTERVAL_MS = 100, 60_000
 MAX_WATCHERS = 32
 
 
+class Newest(Protocol):
+    """Knows the newest revision that workers were told."""
+
+    @property
+    def revision(self) -> int:
+        """As it is now. Numbers that were drawn and not used do not count."""
+        ...
+
+
 class FleetService(fleet_pb2_grpc.FleetServiceServicer):
     """Reads the registry; ``end`` ends its streams, so that a stop need not wait for their callers."""
 
-    def __init__(self, *, replicas: Replicas, revisions: Revisions) -> None:
+    def __init__(self, *, replicas: Replicas, newest: Newest) -> None:
         self._replicas = replicas
-        self._revisions = revisions
+        self._newest = newest
         self._watching = 0
         self._ending = asyncio.Event()
 
@@ -73,13 +82,10 @@ class FleetService(fleet_pb2_grpc.FleetServiceServicer):
             self._watching -= 1
 
     async def _fleet(self) -> tuple[int, list[ReplicaRecord], int]:
-        """The newest revision, the live workers, and when that was.
-
-        Raises ``RedisUnavailableError``, ``StoreUnavailableError``.
-        """
+        """The newest revision, the live workers, and when that was. Raises ``RedisUnavailableError``."""
         found, now_ms = await self._replicas.live_now()
         newest = max((record.revision for record in found), default=0)
-        return max(newest, await self._revisions.last()), found, now_ms
+        return max(newest, self._newest.revision), found, now_ms
 
     def __repr__(self) -> str:
         return f"FleetService(watching={self._watching})"

@@ -76,7 +76,7 @@ class Receipts:
         elapsed_ms: dict[str, int] = {}
         until_s = since_s + timeout_s
         while True:
-            records = await self._records()
+            records = await self._records(everywhere=announced.applied)
             now_s = self._clock.monotonic()
             for record in records:
                 if record.worker_id not in elapsed_ms and _has_applied(record, announced):
@@ -86,10 +86,12 @@ class Receipts:
             await self._any_change(min(POLL_S, until_s - now_s))
         return [_receipt(record, revision, elapsed_ms.get(record.worker_id)) for record in records]
 
-    async def _records(self) -> list[ReplicaRecord]:
+    async def _records(self, *, everywhere: bool) -> list[ReplicaRecord]:
         found: dict[str, ReplicaRecord] = {}
-        with contextlib.suppress(RedisUnavailableError):
-            found = {record.worker_id: record for record in await self._registry.live()}
+        # The registry is in the Redis that has just not answered: asking it would only take its deadline once more.
+        if everywhere:
+            with contextlib.suppress(RedisUnavailableError):
+                found = {record.worker_id: record for record in await self._registry.live()}
         found |= {record.worker_id: record for record in self._connected.records}
         return sorted(found.values(), key=lambda record: (record.address, record.worker_id))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from typing import Any
 
@@ -12,7 +14,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from controlplane.core.replicas import ReplicaRecord
 from controlplane.publish.replicas import Replicas
-from neuronetz.admin.v1 import fleet_pb2, fleet_pb2_grpc
+from controlplane.store import engine
+from deploy.local.redis import Redis
+from neuronetz.admin.v1 import fleet_pb2, fleet_pb2_grpc, publication_pb2
 from neuronetz.admin.v1 import key_pb2 as k
 from neuronetz.admin.v1 import tenant_pb2 as t
 from neuronetz.state.v1 import state_pb2 as pb
@@ -145,6 +149,28 @@ async def test_workers_of_another_control_plane_are_asked_through_the_registry(g
     assert (receipt.applied, receipt.streams_cut, receipt.address) == (True, 2, "10.0.0.9:8080")
 
 
+async def test_without_redis_those_who_watch_here_are_receipted_all_the_same(tmp_path, postgres_server):
+    with Redis(tmp_path) as server:
+        settings = settings_for(await fresh_database(postgres_server), server.url, GATEWAY_PUBLISH_TIMEOUT_S="1")
+        async with serving(settings) as gateway:
+            await until(lambda: hub_of(gateway).is_ready)
+            created = await minted(gateway)
+            async with watching(worker := cutting(gateway, 2)):
+                pid = server.pid
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    started_s = time.monotonic()
+                    answer = await revoked(gateway, created.prefix, receipt_timeout=within(2000))
+                    took_s = time.monotonic() - started_s
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+    assert answer.publication == publication_pb2.PUBLICATION_PENDING
+    [receipt] = answer.receipts
+    assert (receipt.worker_id, receipt.applied, receipt.streams_cut) == (worker.worker_id, True, 2)
+    # The publication's deadline once, not the registry's besides.
+    assert took_s < 1.7
+
+
 # The fleet
 
 
@@ -179,6 +205,21 @@ async def test_the_fleet_shows_who_is_how_far_behind(gateway):
         assert found["behind"].ready
         assert 0 <= found["behind"].silent_s < 6
         assert found[ahead.worker_id].version == "1.0"
+
+
+async def test_numbers_that_nobody_used_are_no_lag(gateway):
+    async with watching(worker := Replica([address_of(gateway)], heartbeat_s=0.1)):
+        await revoked(gateway, (await minted(gateway)).prefix)
+        async with engine.connection() as connection:
+            await connection.execute("SELECT nextval('control.revision')")
+        async with asyncio.timeout(10):
+            while True:
+                answer = await listed(gateway)
+                if [replica.revision for replica in answer.replicas] == [hub_of(gateway).revision]:
+                    break
+                await asyncio.sleep(0.02)
+    assert answer.revision == worker.revision
+    assert [replica.lag for replica in answer.replicas] == [0]
 
 
 async def test_the_fleet_comes_in_pages(gateway, client):
