@@ -32,6 +32,7 @@ BLOCK_S = 2.0
 ATTEMPTS = 40
 # After a refused attempt: somebody else is faster, and must not be so for ever. At most so long.
 ATTEMPT_PAUSE_S = 0.01
+_RANDOM = random.SystemRandom()
 # So long an announcement waits for its turn in this process.
 TURN_S = 2.0
 MAX_KNOWN_VERSIONS = 10_000
@@ -130,7 +131,7 @@ class Hub:
                 if refused is None:
                     return revision
                 last = refused
-                await asyncio.sleep(random.uniform(0, ATTEMPT_PAUSE_S))  # noqa: S311 - not a secret
+                await asyncio.sleep(_RANDOM.uniform(0, ATTEMPT_PAUSE_S))
         finally:
             self._turn.release()
         raise RedisUnavailableError("Redis: the stream of changes is too busy")
