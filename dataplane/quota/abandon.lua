@@ -20,7 +20,7 @@ if state then
     redis.call('HSET', KEYS[10], 'x', '1')
     return 'marked'
   end
-  add_to_counters('reserved', negated(known[2]), KEYS[8], KEYS[9], known[5], known[6])
+  add_to_counters('reserved', opposite(known[2]), KEYS[8], KEYS[9], known[5], known[6])
   correct_in_window(KEYS[6], tonumber(known[4]), -tonumber(known[3]))
   correct_in_window(KEYS[7], tonumber(known[4]), -tonumber(known[3]))
 end

@@ -34,6 +34,11 @@ local function is_full(leases, limit, now_ms)
     and redis.call('ZCOUNT', leases, '(' .. text(now_ms), '+inf') >= limit
 end
 
+-- What a counter says. One that says no number says nothing about what may still be used.
+local function count(said)
+  return said and (tonumber(said) or error({ err = 'ERR a counter is not a number' })) or 0
+end
+
 -- The six counters that have a limit, in the order in which they refuse: `name`, and tokens left before and after what
 -- others have reserved.
 local function budgets(limits, periods, prompt)
@@ -43,8 +48,8 @@ local function budgets(limits, periods, prompt)
       local limit = limits[4 + 2 * period + scope]
       if limit >= 0 then
         local known = redis.call('HMGET', KEYS[8 + scope] .. periods[period], 'used', 'reserved')
-        local left = limit - (tonumber(known[1]) or 0) - prompt
-        found[#found + 1] = { name = names[period], left = left, free = left - (tonumber(known[2]) or 0) }
+        local left = limit - count(known[1]) - prompt
+        found[#found + 1] = { name = names[period], left = left, free = left - count(known[2]) }
       end
     end
   end

@@ -33,21 +33,31 @@ local function ms_until_next(budget, now_ms, day)
   return until_tomorrow_ms + (lengths[month] - tonumber(string.sub(day, 7, 8))) * 86400000
 end
 
--- The opposite of an integer that is not negative, both as text.
-local function negated(number)
-  return number == '0' and number or '-' .. number
+-- The opposite of an integer, both as text.
+local function opposite(number)
+  if number == '0' then
+    return number
+  end
+  return string.sub(number, 1, 1) == '-' and string.sub(number, 2) or '-' .. number
 end
 
--- Adds to one field of the day's, the month's and the total counter of both scopes. `amount` is an integer as text.
+-- Adds to one field of the day's, the month's and the total counter of both scopes, or to none of them where one cannot
+-- be added to: what is no integer, or would leave 64 bits, is an error. `amount` is an integer as text.
 local function add_to_counters(field, amount, of_key, of_tenant, day, month)
-  for _, counter in ipairs({ of_key, of_tenant }) do
+  local names = {
+    of_key .. day, of_tenant .. day, of_key .. month, of_tenant .. month, of_key .. 'total', of_tenant .. 'total',
+  }
+  for position, name in ipairs(names) do
+    local sum = redis.pcall('HINCRBY', name, field, amount)
+    if type(sum) == 'table' then
+      for before = 1, position - 1 do
+        redis.call('HINCRBY', names[before], field, opposite(amount))
+      end
+      error(sum)
+    end
     -- A counter that has just come to be has this amount and nothing else, and no time to live yet.
-    if tostring(redis.call('HINCRBY', counter .. day, field, amount)) == amount then
-      redis.call('EXPIRE', counter .. day, DAY_TTL_S)
+    if position <= 4 and tostring(sum) == amount then
+      redis.call('EXPIRE', name, position <= 2 and DAY_TTL_S or MONTH_TTL_S)
     end
-    if tostring(redis.call('HINCRBY', counter .. month, field, amount)) == amount then
-      redis.call('EXPIRE', counter .. month, MONTH_TTL_S)
-    end
-    redis.call('HINCRBY', counter .. 'total', field, amount)
   end
 end

@@ -32,7 +32,7 @@ if ARGV[5] ~= '0' then
   add_to_counters('used', ARGV[5], KEYS[8], KEYS[9], ARGV[6], ARGV[7])
 end
 if state then
-  add_to_counters('reserved', negated(known[2]), KEYS[8], KEYS[9], ARGV[6], ARGV[7])
+  add_to_counters('reserved', opposite(known[2]), KEYS[8], KEYS[9], ARGV[6], ARGV[7])
   local difference = tonumber(ARGV[5]) - tonumber(known[3])
   correct_in_window(KEYS[6], tonumber(known[4]), difference)
   correct_in_window(KEYS[7], tonumber(known[4]), difference)

@@ -3,7 +3,8 @@
 One Redis, one link as a worker has it. Measured are ``acquire`` and ``settle`` in turn, in operations per second and in
 microseconds: on the client (CPU time of this process) and in the server (the time that it counts for the commands).
 Every figure stands beside that of ``PING`` through the same link in the same round; cases and ``PING`` alternate, and
-the medians of all rounds are shown.
+the medians of all rounds are shown. What each script costs in the server is measured apart, in batches of one after the
+other. A case in which other decisions are made than it is about ends the command.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataplane.errors import LimitExceededError
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
 from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
-from dataplane.values import Demand, Limits, Principal, RequestId
+from dataplane.values import Demand, Lease, Limits, Principal, RequestId
 from deploy.local.redis import Redis
 from shared import keyspace
 from shared.clock import SystemClock
@@ -38,12 +40,19 @@ IN_FLIGHT = (1, 32, 128)
 DEMAND = Demand(prompt_bound=400, prompt_estimate=60, num_predict=256)
 MANY = 10**9
 FULL = Limits(rpm=MANY, tpm=MANY, concurrent=1000, budget_day=10**12, budget_month=10**12, budget_total=10**12)
+UNLIMITED = Limits(rpm=None, tpm=None, concurrent=None)
 CASES: dict[str, Limits] = {
-    "no limits": Limits(rpm=None, tpm=None, concurrent=None),
+    "no limits": UNLIMITED,
     "requests/min, exact": Limits(rpm=128, tpm=None, concurrent=None),
+    "requests/min, 6000": Limits(rpm=6000, tpm=None, concurrent=None),
     "tokens/min and concurrency": Limits(rpm=None, tpm=MANY, concurrent=1000),
+    "budgets": Limits(rpm=None, tpm=None, concurrent=None, budget_day=10**12, budget_month=10**12, budget_total=10**12),
     "all limits": FULL,
+    "denied: 60 requests/min": Limits(rpm=60, tpm=None, concurrent=None),
+    "denied: concurrency": Limits(rpm=None, tpm=None, concurrent=0),
 }
+DENIED = "denied"
+BATCH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +80,58 @@ class Bench:
         """The smallest thing that can be asked."""
         await self._link.read(("PING",))
 
-    def pair(self, principal: Principal) -> Callable[[], Awaitable[None]]:
-        """An admission (which may be refused) and its settlement."""
+    def pair(self, principal: Principal, *, is_denied: bool = False) -> Callable[[], Awaitable[None]]:
+        """An admission and its settlement, or a denial. Raises LimitExceededError for a denial that was not meant."""
 
         async def run() -> None:
-            request_id = RequestId(uuid.uuid4().hex)
-            lease = await self._leases.acquire(principal, request_id, DEMAND, CRASHED)
-            self._settlements.settle(lease, principal, event(lease.lease_id, prompt_tokens=60, completion_tokens=200))
+            try:
+                lease = await self.acquired(principal)
+            except LimitExceededError:
+                if not is_denied:
+                    raise
+            else:
+                self.settle(principal, lease)
+                if is_denied:
+                    raise RuntimeError("admitted where a denial was to be measured")
 
         return run
+
+    async def acquired(self, principal: Principal) -> Lease:
+        """One admission."""
+        return await self._leases.acquire(principal, RequestId(uuid.uuid4().hex), DEMAND, CRASHED)
+
+    def settle(self, principal: Principal, lease: Lease) -> None:
+        """Its settlement."""
+        self._settlements.settle(lease, principal, event(lease.lease_id, prompt_tokens=60, completion_tokens=200))
+
+    async def spent(self, principal: Principal) -> None:
+        """Uses up what the requests/min allow."""
+        for _ in range(principal.key_limits.rpm or 0):
+            self.settle(principal, await self.acquired(principal))
+        await self._settlements.drained(10)
+
+    async def apart(self, principals: list[Principal], count: int, *, is_denied: bool) -> tuple[float, float | None]:
+        """Microseconds in the server of ``acquire`` and ``settle``, each by itself; without a lease no ``settle``."""
+        acquire_us = settle_us = 0.0
+        batches = max(1, count // BATCH)
+        for number in range(batches):
+            principal = principals[number * BATCH // _room(principals[0]) % len(principals)]
+            self._state.client.config_resetstat()
+            leases = []
+            for _ in range(BATCH):
+                try:
+                    leases.append(await self.acquired(principal))
+                except LimitExceededError:
+                    if not is_denied:
+                        raise
+            acquire_us += self._server_us()
+            self._state.client.config_resetstat()
+            for lease in leases:
+                self.settle(principal, lease)
+            await self._settlements.drained(10)
+            settle_us += self._server_us()
+        calls = batches * BATCH
+        return acquire_us / calls, None if is_denied else settle_us / calls
 
     async def measured(self, call: Callable[[], Awaitable[None]], count: int, in_flight: int) -> Cost:
         """Runs so many calls, so many of them at once."""
@@ -110,8 +162,9 @@ class Bench:
 
 
 async def run(state: PublishedState, *, calls: int, repeat: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    """All cases; one row for each case and concurrency."""
+    """All cases; one row for each case and concurrency, and one for each case with its scripts apart."""
     costs: dict[tuple[str, int], list[Cost]] = {}
+    apart: dict[str, list[tuple[float, float | None]]] = {}
     async with running_link(state.url, timeout_s=2.0) as link:
         bench = Bench(state, link)
         for number in range(repeat):
@@ -119,21 +172,45 @@ async def run(state: PublishedState, *, calls: int, repeat: int, say: Callable[[
                 say(f"round {number + 1} of {repeat}, {in_flight} in flight")
                 cost = await bench.measured(bench.ping, calls, in_flight)
                 costs.setdefault(("PING", in_flight), []).append(cost)
-                for name, limits in CASES.items():
-                    # A key of its own per call where its limit would be spent otherwise.
-                    principals = [
-                        state.principal(key_limits=limits, tenant_limits=FULL)
-                        for _ in range(max(1, calls // limits.rpm + 1) if limits.rpm and limits.rpm < MANY else 1)
-                    ]
-                    costs.setdefault((name, in_flight), []).append(
-                        await bench.measured(_turns(bench, principals), calls, in_flight)
-                    )
+                for name in CASES:
+                    principals = await _principals(state, bench, name, calls)
+                    turns = _turns(bench, principals, is_denied=name.startswith(DENIED))
+                    costs.setdefault((name, in_flight), []).append(await bench.measured(turns, calls, in_flight))
                     bench.forget()
-    return [_row(name, in_flight, rounds, costs["PING", in_flight]) for (name, in_flight), rounds in costs.items()]
+            say(f"round {number + 1} of {repeat}, each script apart")
+            for name in CASES:
+                principals = await _principals(state, bench, name, calls)
+                figures = await bench.apart(principals, calls, is_denied=name.startswith(DENIED))
+                apart.setdefault(name, []).append(figures)
+                bench.forget()
+    rows = [_row(name, in_flight, rounds, costs["PING", in_flight]) for (name, in_flight), rounds in costs.items()]
+    return rows + [_row_apart(name, figures) for name, figures in apart.items()]
 
 
-def _turns(bench: Bench, principals: list[Principal]) -> Callable[[], Awaitable[None]]:
-    pairs = [bench.pair(principal) for principal in principals]
+async def _principals(state: PublishedState, bench: Bench, name: str, calls: int) -> list[Principal]:
+    """One, or as many as it takes for none of them to come to its limit; for a denial one that is at its limit."""
+    limits, is_denied = CASES[name], name.startswith(DENIED)
+    needed = 1 if is_denied or not limits.rpm or limits.rpm >= MANY else calls // _usable(limits.rpm) + 1
+    principals = [
+        state.principal(key_limits=limits, tenant_limits=UNLIMITED if limits == UNLIMITED else FULL)
+        for _ in range(needed)
+    ]
+    if is_denied:
+        await bench.spent(principals[0])
+    return principals
+
+
+def _usable(rpm: int) -> int:
+    """Whole batches within a limit."""
+    return rpm // BATCH * BATCH
+
+
+def _room(principal: Principal) -> int:
+    return _usable(principal.key_limits.rpm or MANY) or BATCH
+
+
+def _turns(bench: Bench, principals: list[Principal], *, is_denied: bool) -> Callable[[], Awaitable[None]]:
+    pairs = [bench.pair(principal, is_denied=is_denied) for principal in principals]
     made = 0
 
     async def turn() -> None:
@@ -156,15 +233,34 @@ def _row(name: str, in_flight: int, rounds: list[Cost], pings: list[Cost]) -> di
     return row
 
 
+def _row_apart(name: str, figures: list[tuple[float, float | None]]) -> dict[str, Any]:
+    acquire_us = statistics.median(acquire for acquire, _ in figures)
+    settled = [settle for _, settle in figures if settle is not None]
+    settle_us = statistics.median(settled) if settled else None
+    return {
+        "case": name,
+        "acquire_server_us": round(acquire_us, 1),
+        "settle_server_us": None if settle_us is None else round(settle_us, 1),
+        "together_server_us": round(acquire_us + (settle_us or 0), 1),
+    }
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows for people."""
     head = ("in flight", "pairs/s", "÷ PING", "client µs", "÷ PING", "server µs", "÷ PING")
     lines = [f"{'acquire + settle':28}" + "".join(f"{name:>10}" for name in head)]
-    for row in rows:
+    for row in (row for row in rows if "in_flight" in row):
         figures = [f"{row['in_flight']:>10}"]
         for of, digits in (("operations_per_s", 0), ("client_us", 1), ("server_us", 1)):
             figures += [f"{row[of]:>10.{digits}f}", f"{row[f'{of}_to_ping']:>10.2f}"]
         lines.append(f"{row['case']:28}" + "".join(figures))
+    lines += [
+        "",
+        f"{'server µs of one call':28}" + "".join(f"{name:>10}" for name in ("acquire", "settle", "together")),
+    ]
+    for row in (row for row in rows if "in_flight" not in row):
+        shown = (row[f"{name}_server_us"] for name in ("acquire", "settle", "together"))
+        lines.append(f"{row['case']:28}" + "".join(f"{'–' if us is None else f'{us:.1f}':>10}" for us in shown))
     return "\n".join(lines)
 
 

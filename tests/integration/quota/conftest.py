@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from dataplane.quota import calls as packed
+from dataplane.quota import scripts
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
@@ -15,6 +17,7 @@ from deploy.local.redis import Redis
 from shared.clock import SystemClock
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
+from tests.integration.quota.clock import clocked
 
 
 @pytest.fixture
@@ -24,6 +27,15 @@ def state(redis: Redis) -> Iterator[PublishedState]:
     published.stamp()
     yield published
     published.close()
+
+
+@pytest.fixture
+def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Packed calls run on the test's clock."""
+    with monkeypatch.context() as patch:
+        for name in ("ACQUIRE", "SETTLE", "CORRECT", "ABANDON"):
+            patch.setattr(packed, name, clocked(getattr(scripts, name)))
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ import redis as redis_client
 from controlplane import publish
 from dataplane.quota.scripts import ALL, ANNOUNCE
 from dataplane.values import Principal
+from deploy.local.ports import HOST, PortBook
 from deploy.local.redis import Redis
 from deploy.local.state import Secrets
 from shared import keyspace, records
@@ -34,17 +35,25 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Redis]]:
     """Three primaries that share the slots."""
     folder = tmp_path_factory.mktemp("cluster")
     secrets = Secrets(folder / "secrets.json")
+    # Left alone, the nodes talk to each other 10 000 ports further up, where outgoing connections have theirs.
+    ports = PortBook(folder / "ports.json")
+    buses = [ports.assign(f"bus-{number}") for number in range(NODES)]
     with ExitStack() as running:
         servers = [
             running.enter_context(
-                Redis(folder / f"node-{number}", secrets=secrets, settings={"cluster-enabled": "yes"})
+                Redis(
+                    folder / f"node-{number}",
+                    secrets=secrets,
+                    port=ports.assign(f"node-{number}"),
+                    settings={"cluster-enabled": "yes", "cluster-port": str(bus)},
+                )
             )
-            for number in range(NODES)
+            for number, bus in enumerate(buses)
         ]
         clients = [running.enter_context(redis_client.Redis.from_url(server.url)) for server in servers]
         for number, client in enumerate(clients):
             client.execute_command("CLUSTER ADDSLOTSRANGE", number * SLOTS // NODES, (number + 1) * SLOTS // NODES - 1)
-            client.execute_command("CLUSTER MEET", "127.0.0.1", servers[0].port)
+            client.execute_command("CLUSTER MEET", HOST, servers[0].port, buses[0])
         deadline_s = time.monotonic() + JOINED_WITHIN_S
         while not all(_has_joined(client) for client in clients):
             assert time.monotonic() < deadline_s, "the nodes did not find each other"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +18,19 @@ from hypothesis.stateful import (
 )
 
 from controlplane import publish
-from dataplane.quota import calls as packed
 from dataplane.quota import scripts
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
-from dataplane.quota.scripts import Argument, Script, bulk
+from dataplane.quota.scripts import Argument, Script
 from dataplane.values import Demand, Lease, Limits, Principal
 from shared import keyspace, records
 from shared.keyspace import LeaseId, Period
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import CRASHED, event, incarnation, run
+from tests.integration.quota.clock import clocked, on_test_clock, set_clock
 from tests.integration.quota.model import TENANT, Held, Model, Refused
 
 pytestmark = pytest.mark.redis
 
-# The scripts ask for the time in these words; here it is what the test has written into a key.
-_TIME = b"redis.call('TIME')"
-_CLOCK_KEY = "clock of the test"
-_CLOCK = b"{ redis.call('GET', '%b'), redis.call('GET', '%b:us') }" % (_CLOCK_KEY.encode(), _CLOCK_KEY.encode())
 _REAP = (Path(publish.__file__).parent / "reap.lua").read_bytes()
 
 KEYS = ("key 1", "key 2")
@@ -81,24 +74,6 @@ def demands() -> st.SearchStrategy[Demand]:
         num_predict=st.sampled_from([0, 1, 16, 50, 100]),
         output_factor=st.sampled_from([1, 2]),
     )
-
-
-def clocked(script: Script) -> Script:
-    """The same script, on the test's clock."""
-    made = copy.copy(script)
-    made.source = script.source.replace(_TIME, _CLOCK)
-    made._by_digest = bulk("EVALSHA", hashlib.sha1(made.source, usedforsecurity=False).hexdigest())
-    made._by_source = bulk("EVAL", made.source)
-    made._heads = {}
-    return made
-
-
-@pytest.fixture
-def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        for name in ("ACQUIRE", "SETTLE", "CORRECT", "ABANDON"):
-            patch.setattr(packed, name, clocked(getattr(scripts, name)))
-        yield
 
 
 class QuotaMachine(RuleBasedStateMachine):
@@ -241,9 +216,10 @@ class QuotaMachine(RuleBasedStateMachine):
     def no_budget_is_exceeded_but_by_what_nobody_could_refuse(self) -> None:
         for scope, own in self.model.limits.items():
             unknown = any(held.state == "settled" and not held.reserved for held in self.model.leases.values())
-            if own.budget_total is not None and not unknown:
-                counter = self.model.counters[scope, "total"]
-                assert counter.used + counter.reserved <= own.budget_total
+            for (counted, period), counter in self.model.counters.items():
+                limit = getattr(own, _BUDGET_OF[len(period)])
+                if counted == scope and limit is not None and not unknown:
+                    assert counter.used + counter.reserved <= limit, (scope, period)
 
     @invariant()
     def slots_and_events_are_those_of_the_model(self) -> None:
@@ -253,6 +229,19 @@ class QuotaMachine(RuleBasedStateMachine):
             assert sorted(member.decode() for member in alive) == sorted(self.model.slots(scope))
         entries = self.published.client.xrange(keyspace.usage(self.shard))
         assert [records.decode(_EVENTS, raw[b"e"]).event_id for _, raw in entries] == self.model.events
+
+    @invariant()
+    def leases_are_those_of_the_model(self) -> None:
+        held = {lease_id: one for lease_id, one in self.model.leases.items() if one.state == "open"}
+        assert {
+            member.decode(): int(score)
+            for member, score in self.published.client.zrange(keyspace.expiry(self.shard), 0, -1, withscores=True)
+        } == {lease_id: one.until_ms for lease_id, one in held.items()}
+        for lease_id, one in held.items():
+            fields = self.published.client.hmget(self._lease_name(lease_id), *"spmrnqax")
+            numbers = (one.reserved, one.granted, one.estimate, one.admitted_ms)
+            expected = ["open", one.day, one.day[:6], *map(str, numbers), "1" if one.is_marked else None]
+            assert [None if field is None else field.decode() for field in fields] == expected
 
     # How
 
@@ -294,7 +283,7 @@ class QuotaMachine(RuleBasedStateMachine):
             *(keyspace.leases(self.shard, scope) for scope in scopes),
             *(keyspace.budget(self.shard, scope, period) for period in periods for scope in scopes),
         ]
-        source = _REAP.replace(_TIME, _CLOCK)
+        source = on_test_clock(_REAP)
         raw = records.encode(event(lease_id))
         reply = self.published.client.eval(
             source, len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
@@ -323,11 +312,23 @@ class QuotaMachine(RuleBasedStateMachine):
         return keyspace.lease(self.shard, LeaseId(lease_id))
 
     def _set_clock(self) -> None:
-        seconds, milliseconds = divmod(self.model.now_ms, 1000)
-        self.published.client.mset({_CLOCK_KEY: seconds, f"{_CLOCK_KEY}:us": 1000 * milliseconds})
+        set_clock(self.published.client, self.model.now_ms)
 
+
+SUITE = settings(
+    max_examples=200,
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+# `--hypothesis-profile=quota-long`: new examples each time, for an hour without anybody waiting.
+LONG = "quota-long"
+settings.register_profile(LONG, SUITE, derandomize=False, max_examples=20_000)
 
 _EVENTS = records.decoder(records.UsageEvent)
+# By the length of a period: `20261121`, `202611`, `total`.
+_BUDGET_OF = {8: "budget_day", 6: "budget_month", 5: "budget_total"}
 
 
 @pytest.mark.timeout(300)
@@ -335,11 +336,5 @@ def test_any_order_of_calls_agrees_with_the_model(state: PublishedState, clocked
     machine = type("Machine", (QuotaMachine,), {"published": state, "renew_script": clocked(scripts.RENEW)})
     run_state_machine_as_test(
         machine,
-        settings=settings(
-            max_examples=200,
-            stateful_step_count=50,
-            deadline=None,
-            derandomize=True,
-            suppress_health_check=list(HealthCheck),
-        ),
+        settings=settings() if settings.get_current_profile_name() == LONG else SUITE,
     )

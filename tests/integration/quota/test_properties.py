@@ -1,0 +1,324 @@
+"""What holds for any arrivals and sizes: no minute above its limit, no budget overspent, denials write nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import redis as redis_client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataplane.quota.calls import PrincipalCalls
+from dataplane.values import Demand, Limits
+from shared import keyspace
+from shared.keyspace import LeaseId
+from tests.fakes.published_state import PublishedState
+from tests.integration.quota.caller import CAP, CRASHED, DEMAND, Caller, run
+from tests.integration.quota.clock import set_clock
+
+pytestmark = pytest.mark.redis
+
+EXAMPLES = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+MINUTE_MS = 60_000
+START_MS = 1_795_305_570_000
+EXACT_INTEGERS = 2**53
+NEARLY_64_BITS = 2**63 - 10
+TINY = Demand(prompt_bound=0, prompt_estimate=0, num_predict=0)
+NO_LIMITS = Limits(rpm=None, tpm=None, concurrent=None)
+
+
+def limits(**given: int) -> Limits:
+    return Limits(**{"rpm": None, "tpm": None, "concurrent": None, **given})
+
+
+def limited(scope: str, limits: Limits) -> dict[str, Any]:
+    """Limits for one scope, none for the other."""
+    return {"key_limits": NO_LIMITS, "tenant_limits": NO_LIMITS, scope: limits}
+
+
+def fresh(state: PublishedState, **fields: Any) -> Caller:
+    """A new principal on an emptied server."""
+    state.client.flushall()
+    state.stamp()
+    set_clock(state.client, START_MS)
+    return Caller(state, state.principal(**fields), cap=10**6)
+
+
+def busiest_minute(admitted: list[tuple[int, int]]) -> int:
+    """The largest sum of weights in any 60 s; of each admission its moment in ms, not falling, and its weight."""
+    return max(
+        (
+            sum(weight for moment, weight in admitted[first:] if moment < begins + MINUTE_MS)
+            for first, (begins, _) in enumerate(admitted)
+        ),
+        default=0,
+    )
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+@pytest.mark.parametrize("scope", ["key_limits", "tenant_limits"])
+@pytest.mark.parametrize("limit", [1, 7, 128, 129, 150])
+@EXAMPLES
+@given(
+    bursts=st.lists(
+        st.tuples(
+            st.integers(1, 90), st.sampled_from([0, 1, 3, 40, 999, 1000, 20_000, 59_999, 60_000, 61_000, -30_000])
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_no_minute_has_more_requests_than_its_limit(
+    state: PublishedState, scope: str, limit: int, bursts: list[tuple[int, int]]
+):
+    caller = fresh(state, **limited(scope, limits(rpm=limit)))
+    now_ms, latest_ms = START_MS, START_MS
+    admitted: list[tuple[int, int]] = []
+    for count, pause_ms in bursts:
+        for number in range(count):
+            now_ms += 7 * (number % 3)
+            latest_ms = max(latest_ms, now_ms)
+            set_clock(state.client, now_ms)
+            reply = caller.acquire(demand=TINY)
+            if reply[0] == b"admitted":
+                # Where the server's clock goes back, the latest moment seen is what counts.
+                admitted.append((latest_ms, 1))
+            else:
+                assert reply[0] == b"requests"
+                assert 0 < reply[1] <= MINUTE_MS + 1000
+        now_ms += pause_ms
+    assert busiest_minute(admitted) <= limit
+    assert len(admitted) >= min(limit, sum(count for count, _ in bursts))
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+@pytest.mark.parametrize("limit", [5, 200])
+def test_who_waits_as_long_as_told_is_admitted_and_a_millisecond_less_is_not_enough(state: PublishedState, limit: int):
+    caller = fresh(state, key_limits=limits(rpm=limit))
+    for number in range(limit):
+        set_clock(state.client, START_MS + 11 * number)
+        assert caller.acquire(demand=TINY)[0] == b"admitted"
+        caller.state.client.delete(*caller.slot_names(caller.principal))
+    now_ms = START_MS + 11 * limit
+    set_clock(state.client, now_ms)
+    decision, retry_after_ms, *_ = caller.acquire(demand=TINY)
+    assert decision == b"requests"
+    set_clock(state.client, now_ms + retry_after_ms - 1)
+    assert caller.acquire(demand=TINY)[0] == b"requests"
+    set_clock(state.client, now_ms + retry_after_ms)
+    assert caller.acquire(demand=TINY)[0] == b"admitted"
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+@EXAMPLES
+@given(
+    arrivals=st.lists(
+        st.tuples(st.integers(0, 200), st.sampled_from([0, 1, 500, 1000, 9_000, 30_000, 60_000, -5_000])),
+        min_size=1,
+        max_size=60,
+    )
+)
+def test_no_minute_has_more_estimated_tokens_than_its_limit(state: PublishedState, arrivals: list[tuple[int, int]]):
+    caller = fresh(state, key_limits=limits(tpm=300), tenant_limits=NO_LIMITS)
+    now_ms = latest_ms = START_MS
+    admitted: list[tuple[int, int]] = []
+    for tokens, pause_ms in arrivals:
+        now_ms += pause_ms
+        latest_ms = max(latest_ms, now_ms)
+        set_clock(state.client, now_ms)
+        decision = caller.acquire(demand=Demand(prompt_bound=0, prompt_estimate=tokens, num_predict=0))[0]
+        if decision == b"admitted":
+            admitted.append((latest_ms, tokens))
+        else:
+            assert decision == b"tokens"
+    assert busiest_minute(admitted) <= 300
+
+
+@EXAMPLES
+@given(
+    budget=st.integers(0, 600),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["acquire", "acquire", "settle", "abandon"]), st.integers(0, 150), st.floats(0, 1)),
+        max_size=40,
+    ),
+    name=st.sampled_from(["budget_day", "budget_month", "budget_total"]),
+    scope=st.sampled_from(["key_limits", "tenant_limits"]),
+)
+def test_used_and_reserved_never_exceed_a_budget(
+    state: PublishedState, budget: int, steps: list[tuple[str, int, float]], name: str, scope: str
+):
+    state.client.flushall()
+    state.stamp()
+    principal = state.principal(**limited(scope, limits(**{name: budget})))
+    caller = Caller(state, principal, cap=10**6)
+    running: list[tuple[str, int]] = []
+    for number, (step, size, share) in enumerate(steps):
+        if step == "acquire":
+            demand = Demand(prompt_bound=size, prompt_estimate=0, num_predict=100, output_factor=1 + size % 2)
+            reply = caller.acquire(f"lease-{number}", demand)
+            if reply[0] == b"admitted":
+                running.append((f"lease-{number}", size + demand.output_factor * reply[11]))
+            else:
+                assert reply[0].decode() == name
+        elif running:
+            lease_id, reserved = running.pop(size % len(running))
+            if step == "settle":
+                assert caller.settle(lease_id, tokens=round(share * reserved)) == b"settled"
+            else:
+                assert caller.abandon(lease_id) == b"abandoned"
+        counters = state.budgets(principal)
+        assert all(used + held <= budget and min(used, held) >= 0 for used, held in counters.values()), counters
+    assert {held for _, held in state.budgets(principal).values()} <= {sum(reserved for _, reserved in running)}
+
+
+REFUSING = {
+    "requests": limits(rpm=1),
+    "requests, none at all": limits(rpm=0),
+    "tokens": limits(tpm=100),
+    "concurrency": limits(concurrent=1),
+    "budget_day": limits(budget_day=200),
+    "budget_month": limits(budget_month=200),
+    "budget_total": limits(budget_total=200),
+}
+
+
+@pytest.mark.parametrize("scope", ["key_limits", "tenant_limits"])
+@pytest.mark.parametrize("name", REFUSING)
+def test_a_denial_writes_nothing_anywhere(state: PublishedState, name: str, scope: str):
+    first = Caller(state, state.principal(key_limits=NO_LIMITS, tenant_limits=NO_LIMITS))
+    assert first.acquire("one")[0] == b"admitted"
+    refused = state.principal(
+        **limited(scope, REFUSING[name]),
+        tenant_id=first.principal.tenant_id,
+    )
+    second = first if scope == "tenant_limits" else Caller(state, refused)
+    second.calls = PrincipalCalls(refused, CAP)
+    if scope == "key_limits" and name != "requests, none at all":
+        assert second.acquire("two")[0] == b"admitted"
+    before = everything(state)
+    for number in range(3):
+        reply = second.acquire(f"denied-{number}", DEMAND)
+        assert reply[0].decode() == name.split(",", maxsplit=1)[0]
+    assert everything(state) == before
+
+
+def everything(state: PublishedState) -> dict[bytes, tuple[bytes, bool]]:
+    """Every key, as the server would save it, and whether it will expire."""
+    return {
+        name: (state.client.dump(name), state.client.pttl(name) >= 0) for name in sorted(state.client.scan_iter("*"))
+    }
+
+
+@settings(EXAMPLES, max_examples=150)
+@given(
+    limit=st.integers(EXACT_INTEGERS - 400, EXACT_INTEGERS - 1),
+    used=st.integers(EXACT_INTEGERS - 800, EXACT_INTEGERS - 1),
+    prompt=st.integers(0, 120),
+    factor=st.sampled_from([1, 2]),
+)
+def test_budgets_just_below_the_largest_exact_integer_are_exact(
+    state: PublishedState, limit: int, used: int, prompt: int, factor: int
+):
+    caller = fresh(state, key_limits=limits(budget_total=limit), tenant_limits=NO_LIMITS)
+    names = total_counters(caller)
+    for name in names:
+        state.client.hset(name, "used", used)
+    demand = Demand(prompt_bound=prompt, prompt_estimate=0, num_predict=50, output_factor=factor)
+    reply = caller.acquire("one", demand)
+    left = limit - used - prompt
+    if left < 16 * factor:
+        assert (reply[0], bool(reply[2])) == (b"budget_total", True)
+        return
+    granted = min(50, left // factor)
+    assert (reply[0], reply[11]) == (b"admitted", granted)
+    reserved = prompt + factor * granted
+    assert [state.client.hget(name, "reserved") for name in names] == [b"%d" % reserved] * 2
+    assert caller.settle("one", tokens=reserved) == b"settled"
+    assert [state.client.hmget(name, "used", "reserved") for name in names] == [[b"%d" % (used + reserved), b"0"]] * 2
+
+
+def counters(caller: Caller) -> list[str]:
+    """All six: those of the day, the month and all time, each of the key and of the tenant."""
+    principal = caller.principal
+    scopes = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
+    day = time.strftime("%Y%m%d", time.gmtime(caller.state.client.time()[0]))
+    periods: tuple[Any, ...] = (day, day[:6], "total")
+    return [keyspace.budget(principal.shard, scope, period) for period in periods for scope in scopes]
+
+
+def total_counters(caller: Caller) -> tuple[str, str]:
+    """The counters of all time, of the key and of the tenant."""
+    principal = caller.principal
+    return (
+        keyspace.budget(principal.shard, keyspace.key_scope(principal.key_id), "total"),
+        keyspace.budget(principal.shard, keyspace.tenant_scope(principal.tenant_id), "total"),
+    )
+
+
+@pytest.mark.parametrize("above", [0, 1, 2, 3, 10_001, 2**62 - 2**53])
+def test_a_counter_beyond_exact_integers_is_refused_where_there_is_a_limit(state: PublishedState, above: int):
+    caller = Caller(state, state.principal(key_limits=limits(budget_total=EXACT_INTEGERS - 1), tenant_limits=NO_LIMITS))
+    for name in total_counters(caller):
+        state.client.hset(name, "used", EXACT_INTEGERS + above)
+    before = everything(state)
+    assert caller.acquire()[0] == b"budget_total"
+    assert everything(state) == before
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+@pytest.mark.parametrize("back_ms", [1, 1_000, 61_000, 86_400_000])
+def test_a_clock_that_goes_back_opens_no_second_minute(state: PublishedState, back_ms: int):
+    caller = fresh(state, key_limits=limits(rpm=3), tenant_limits=limits(rpm=200))
+    admitted = [caller.acquire(demand=TINY)[0] for _ in range(3)]
+    assert admitted == [b"admitted"] * 3
+    for now_ms in (START_MS - back_ms, START_MS - back_ms + 500, START_MS + MINUTE_MS - 1):
+        set_clock(state.client, now_ms)
+        assert caller.acquire(demand=TINY)[0] == b"requests"
+    set_clock(state.client, START_MS + MINUTE_MS)
+    assert caller.acquire(demand=TINY)[0] == b"admitted"
+
+
+def test_a_lost_reply_repeated_has_one_effect(state: PublishedState):
+    caller = Caller(state, state.principal())
+    call = caller.calls.acquire(caller.incarnation, LeaseId("one"), DEMAND, CRASHED)
+    run(state, call)
+    before = everything(state)
+    for _ in range(3):
+        assert run(state, call)[0] == b"admitted"
+    assert everything(state) == before
+    caller.settle("one")
+    before = everything(state)
+    assert [caller.settle("one") for _ in range(3)] == [b"again"] * 3
+    assert everything(state) == before
+
+
+@pytest.mark.parametrize("broken", ["many", "", "1e400x", NEARLY_64_BITS])
+@pytest.mark.parametrize("position", range(6))
+def test_a_counter_that_cannot_be_added_to_is_an_error_and_nothing_is_reserved(
+    state: PublishedState, broken: str | int, position: int
+):
+    caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
+    names = counters(caller)
+    state.client.hset(names[position], "reserved", broken)
+    with pytest.raises(redis_client.ResponseError, match=r"not an integer|overflow"):
+        caller.acquire("one")
+    others = [name for name in names if name != names[position]]
+    assert {state.client.hget(name, "reserved") for name in others} <= {b"0", None}
+    assert caller.state.slots(caller.principal) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("field", ["used", "reserved"])
+def test_a_limited_counter_that_says_no_number_denies(state: PublishedState, field: str):
+    caller = Caller(state, state.principal(key_limits=limits(budget_total=1000), tenant_limits=NO_LIMITS))
+    state.client.hset(total_counters(caller)[0], field, "many")
+    before = everything(state)
+    with pytest.raises(redis_client.ResponseError, match="not a number"):
+        caller.acquire("one")
+    assert everything(state) == before
