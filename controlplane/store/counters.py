@@ -55,7 +55,7 @@ class ShardsLock:
 @contextlib.asynccontextmanager
 async def locked(shards: Collection[Shard]) -> AsyncIterator[ShardsLock]:
     """The shards' locks on a connection of their own; they go with it. Raises ``StoreUnavailableError``."""
-    connection = await engine.new_connection()
+    connection = await engine.new_connection("lock")
     try:
         with engine.translated():
             # In one order, so that two who ask cannot hold what the other waits for.

@@ -19,6 +19,7 @@ from piccolo.engine.postgres import PostgresEngine, PostgresTransaction
 from controlplane.core.database_url import connection_options
 from controlplane.errors import StoreUnavailableError
 
+_APPLICATION_NAME = "neuronetz-control"
 CONNECT_TIMEOUT_S = 3.0
 COMMAND_TIMEOUT_S = 10.0
 ACQUIRE_TIMEOUT_S = 3.0
@@ -130,7 +131,7 @@ async def connect(url: str, *, pool_size: int, pool_overflow: int) -> None:
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": COMMAND_TIMEOUT_S,
         # The migrations' bookkeeping table has no schema of its own; everything else is named in full.
-        "server_settings": {"search_path": "control", "application_name": "neuronetz-control"},
+        "server_settings": {"search_path": "control", "application_name": _APPLICATION_NAME},
     }
     with translated():
         await DB.start_connection_pool(
@@ -150,13 +151,16 @@ async def disconnect() -> None:
         pool.terminate()
 
 
-async def new_connection() -> asyncpg.Connection[asyncpg.Record]:
+async def new_connection(purpose: str) -> asyncpg.Connection[asyncpg.Record]:
     """A connection outside the pool, for session locks and LISTEN; the caller closes it.
 
-    Raises ``StoreUnavailableError``; ``connect`` must have been called once.
+    Operators see the purpose in ``pg_stat_activity``, behind the name of the application. Raises
+    ``StoreUnavailableError``; ``connect`` must have been called once.
     """
+    named = {"application_name": f"{_APPLICATION_NAME} {purpose}"}
+    options = {**DB.config, "server_settings": {**DB.config["server_settings"], **named}}
     with translated():
-        return cast("asyncpg.Connection[asyncpg.Record]", await asyncpg.connect(**DB.config))
+        return cast("asyncpg.Connection[asyncpg.Record]", await asyncpg.connect(**options))
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ async def migrate(settings: DatabaseSettings) -> None:
 
 
 async def _migrate_locked() -> None:
-    lock = await engine.new_connection()
+    lock = await engine.new_connection("migrate")
     try:
         with engine.translated():
             await _check_version(lock)

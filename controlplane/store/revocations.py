@@ -77,7 +77,7 @@ async def listen(heard: Callable[[], None]) -> None:
 
 @contextlib.asynccontextmanager
 async def _own_connection() -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
-    connection = await engine.new_connection()
+    connection = await engine.new_connection("listen")
     try:
         yield connection
     finally:

@@ -1,4 +1,4 @@
-"""How soon changes are felt: ``python -m tests.bench.revocation [--times 100] [--only revoke] [--json]``.
+"""How soon changes are felt: ``python -m tests.bench.revocation [--times 100] [--under redis] [--only revoke]``.
 
 Four data planes watch two control planes and serve 100 requests a second. Again and again a key is revoked, its tenant
 suspended, it is rotated, its limit is changed, or another service inserts it into the outbox. Measured is the time from
@@ -6,8 +6,12 @@ the answer (of the RPC; for the outbox, of the INSERT) to when the last request 
 to the end of the open streams; what happens before the answer counts as 0. Admitted is what reached the backend: a
 request that was admitted a moment too late may be cut as well, and then its client does not get a 200.
 
-Ends with status 1 when a request that was asked after the answer of an RPC was admitted, or the cut takes more than
-500 ms at the 99th percentile.
+With ``--under`` something goes wrong meanwhile: Redis is stopped (then the answer must be PENDING), the watch is a
+black hole, the connections that listen to the outbox are killed.
+
+Ends with status 1 when a request that was asked after the answer of an RPC was admitted, when the answer says of the
+publication what is not so, or when the cut takes longer than promised at the 99th percentile (500 ms; 12 s through a
+black hole; 1.5 s without notifications).
 """
 
 from __future__ import annotations
@@ -32,20 +36,22 @@ import asyncpg
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
+from deploy.local.ports import free_port, is_free
+from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, publication_pb2, tenant_pb2, tenant_pb2_grpc
+from tests.bench.adversity import ADVERSITIES, Adversity, Place
 from tests.bench.stream import Stream
 from tests.e2e.accounts import request_id_of
 from tests.e2e.crowd import Answer, Client, chat
 from tests.e2e.harness import Gateway, MockOllama, running
+from tests.fakes.tcp_proxy import TCPProxy, proxy_in_a_thread
 
 DATA_PLANES, CONTROL_PLANES = 4, 2
 REQUESTS_PER_S = 100
 CLIENTS = 20
-# Traffic before the change and after it.
-BEFORE_S, AFTER_S = 0.25, 0.3
-CUT_TIMEOUT_S = 15.0
-CUT_GOAL_MS = 500.0
-OPERATIONS = ("revoke", "suspend", "rotate", "change_limit", "outbox")
+# Traffic before the change.
+BEFORE_S = 0.25
+CUT_TIMEOUT_S = 20.0
+OPERATIONS = ADVERSITIES["nothing"].operations
 # These end no streams.
 SPARES_STREAMS = frozenset({"change_limit"})
 # Nobody has answered that it holds everywhere.
@@ -56,6 +62,7 @@ IS_PROMISE = frozenset(OPERATIONS) - {"outbox"}
 class Sample:
     """One change. All times in milliseconds; ``cut_ms`` has one for each open stream."""
 
+    is_pending: bool
     answered_ms: float
     admitted_after: int
     last_admitted_ms: float
@@ -65,11 +72,15 @@ class Sample:
 
 @dataclass(slots=True)
 class Subject:
-    """A tenant with one key that is about to change."""
+    """A tenant with one key that is about to change. Moments are of CLOCK_MONOTONIC."""
 
     tenant: str
     api_key: str
+    streams: list[Stream]
     answers: list[Answer] = field(default_factory=list)
+    is_pending: bool = False
+    asked_s: float = 0.0
+    answered_s: float = 0.0
 
 
 class Admin:
@@ -80,7 +91,7 @@ class Admin:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self._console = console
 
-    async def subject(self) -> Subject:
+    async def subject(self, urls: Sequence[str]) -> Subject:
         tenant = f"b-{uuid.uuid4().hex[:12]}"
         generous = limits_pb2.Limits(rpm=1_000_000, tpm=1_000_000_000, concurrent=1000)
         await self._tenants.CreateTenant(
@@ -92,29 +103,31 @@ class Admin:
         created = await self._keys.CreateKey(
             key_pb2.CreateKeyRequest(tenant=tenant, name="bench"), metadata=self._metadata
         )
-        return Subject(tenant=tenant, api_key=created.api_key)
+        return Subject(tenant=tenant, api_key=created.api_key, streams=[Stream(url, created.api_key) for url in urls])
 
-    async def change(self, operation: str, subject: Subject) -> None:
+    async def change(self, operation: str, subject: Subject) -> Any:
+        """Does it; gives the answer of the RPC, or nothing where it is an INSERT."""
         prefix = subject.api_key[:12]
         match operation:
             case "revoke":
                 request: Any = key_pb2.RevokeKeyRequest(prefix=prefix)
-                await self._keys.RevokeKey(request, metadata=self._metadata)
+                return await self._keys.RevokeKey(request, metadata=self._metadata)
             case "suspend":
                 request = tenant_pb2.SuspendTenantRequest(tenant=subject.tenant)
-                await self._tenants.SuspendTenant(request, metadata=self._metadata)
+                return await self._tenants.SuspendTenant(request, metadata=self._metadata)
             case "rotate":
                 request = key_pb2.RotateKeyRequest(prefix=prefix, overlap=Duration())
-                await self._keys.RotateKey(request, metadata=self._metadata)
+                return await self._keys.RotateKey(request, metadata=self._metadata)
             case "change_limit":
                 request = key_pb2.UpdateKeyRequest(prefix=prefix, limits=limits_pb2.Limits(rpm=1))
-                await self._keys.UpdateKey(request, metadata=self._metadata)
+                return await self._keys.UpdateKey(request, metadata=self._metadata)
             case _:
                 await self._console.execute(
                     "INSERT INTO gateway.revocations (key_id, reason)"
                     " SELECT id, 'bench' FROM gateway.api_keys WHERE prefix = $1",
                     prefix,
                 )
+                return None
 
     @property
     def _keys(self) -> Any:
@@ -126,14 +139,15 @@ class Admin:
 
 
 @contextlib.asynccontextmanager
-async def traffic(urls: Sequence[str], subject: Subject) -> AsyncIterator[None]:
-    """A hundred requests a second with the subject's key, over all data planes, until the end of the block."""
+async def traffic(urls: Sequence[str], subjects: Sequence[Subject]) -> AsyncIterator[None]:
+    """A hundred requests a second with the subjects' keys, over all data planes, until the end of the block."""
     stopping = asyncio.Event()
-    rest_s = CLIENTS / REQUESTS_PER_S
+    each = max(len(urls), CLIENTS // len(subjects))
+    rest_s = each * len(subjects) / REQUESTS_PER_S
 
-    async def keep_asking(number: int) -> None:
+    async def keep_asking(subject: Subject, number: int) -> None:
         client, loop = Client(urls[number % len(urls)], subject.api_key), asyncio.get_running_loop()
-        due_s = loop.time() + rest_s * number / CLIENTS
+        due_s = loop.time() + rest_s * number / (each * len(subjects))
         while not stopping.is_set():
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), max(0.0, due_s - loop.time()))
@@ -143,56 +157,65 @@ async def traffic(urls: Sequence[str], subject: Subject) -> AsyncIterator[None]:
         client.close()
 
     async with asyncio.TaskGroup() as tasks:
-        for number in range(CLIENTS):
-            tasks.create_task(keep_asking(number))
+        for number in range(each * len(subjects)):
+            tasks.create_task(keep_asking(subjects[number // each], number))
         try:
             yield
         finally:
             stopping.set()
 
 
-async def measure(admin: Admin, gateway: Gateway, mock: MockOllama, operation: str) -> Sample:
-    """One change from before to after."""
-    urls = gateway.urls
+async def measure(
+    admin: Admin, place: Place, mock: MockOllama, operation: str, adversity: Adversity, count: int
+) -> list[Sample]:
+    """So many changes at once, from before to after."""
+    urls = place.gateway.urls
     await asyncio.to_thread(mock.forget)
-    subject = await admin.subject()
+    subjects = [await admin.subject(urls) for _ in range(count)]
+    streams = [stream for subject in subjects for stream in subject.streams]
     async with asyncio.TaskGroup() as tasks:
-        streams = [Stream(url, subject.api_key) for url in urls]
         for stream in streams:
             tasks.create_task(stream.run())
         await asyncio.gather(*(stream.started.wait() for stream in streams))
-        async with traffic(urls, subject):
+        async with traffic(urls, subjects):
             # Not in step with the traffic: else each change would fall between the same two requests.
-            await asyncio.sleep(BEFORE_S + random.uniform(0, 2 / REQUESTS_PER_S))
-            asked_s = time.monotonic()
-            await admin.change(operation, subject)
-            answered_s = time.monotonic()
-            if operation not in SPARES_STREAMS:
-                async with asyncio.timeout(CUT_TIMEOUT_S):
-                    await asyncio.gather(*(stream.ended.wait() for stream in streams))
-            await asyncio.sleep(AFTER_S)
+            await asyncio.sleep(BEFORE_S + random.uniform(0, 2 / REQUESTS_PER_S) + adversity.before_s)
+            struck_s = time.monotonic()
+            async with adversity.strikes(place):
+                await asyncio.gather(*(_change(admin, operation, subject) for subject in subjects))
+                if operation not in SPARES_STREAMS:
+                    async with asyncio.timeout(CUT_TIMEOUT_S):
+                        await asyncio.gather(*(stream.ended.wait() for stream in streams))
+                await asyncio.sleep(adversity.after_s)
+            await asyncio.sleep(adversity.aftermath_s)
         spared = [stream for stream in streams if not stream.ended.is_set()]
+        if (operation in SPARES_STREAMS) != (len(spared) == len(streams)):
+            raise RuntimeError(f"{operation} ended {len(streams) - len(spared)} of {len(streams)} streams")
         if spared:
-            await admin.change("revoke", subject)
-    if (operation in SPARES_STREAMS) != (len(spared) == len(streams)):
-        raise RuntimeError(f"{operation} ended {len(streams) - len(spared)} of {len(streams)} streams")
+            await asyncio.gather(*(admin.change("revoke", subject) for subject in subjects))
     upstream = {request_id_of(request) for request in await asyncio.to_thread(mock.requests)}
-    return _sample(subject, upstream, asked_s, answered_s, [] if spared else streams)
+    return [_sample(subject, upstream, struck_s, is_cut=not spared) for subject in subjects]
 
 
-def _sample(
-    subject: Subject, upstream: Collection[str], asked_s: float, answered_s: float, cut: Sequence[Stream]
-) -> Sample:
-    after = [answer for answer in subject.answers if answer.asked_at_s > answered_s]
+async def _change(admin: Admin, operation: str, subject: Subject) -> None:
+    subject.asked_s = time.monotonic()
+    answer = await admin.change(operation, subject)
+    subject.answered_s = time.monotonic()
+    subject.is_pending = answer is not None and answer.publication == publication_pb2.PUBLICATION_PENDING
+
+
+def _sample(subject: Subject, upstream: Collection[str], struck_s: float, *, is_cut: bool) -> Sample:
+    after = [answer for answer in subject.answers if answer.asked_at_s > subject.answered_s]
     admitted = [answer for answer in subject.answers if answer.status == 200 or answer.request_id in upstream]
-    before = [answer for answer in subject.answers if answer.answered_at_s < asked_s]
+    before = [answer for answer in subject.answers if answer.answered_at_s < struck_s]
     if not after or not before or any(answer.status != 200 or answer.request_id not in upstream for answer in before):
         raise RuntimeError("the traffic was not what it should be")
     return Sample(
-        answered_ms=1000 * (answered_s - asked_s),
+        is_pending=subject.is_pending,
+        answered_ms=1000 * (subject.answered_s - subject.asked_s),
         admitted_after=sum(answer in admitted for answer in after),
-        last_admitted_ms=max(0.0, 1000 * (max(answer.asked_at_s for answer in admitted) - answered_s)),
-        cut_ms=tuple(max(0.0, 1000 * (stream.ended_at_s - answered_s)) for stream in cut),
+        last_admitted_ms=max(0.0, 1000 * (max(answer.asked_at_s for answer in admitted) - subject.answered_s)),
+        cut_ms=tuple(max(0.0, 1000 * (stream.ended_at_s - subject.answered_s)) for stream in subject.streams if is_cut),
         asked=len(subject.answers),
     )
 
@@ -211,6 +234,7 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "count": len(samples),
         "requests": sum(sample.asked for sample in samples),
+        "pending": sum(sample.is_pending for sample in samples),
         "admitted_after": sum(sample.admitted_after for sample in samples),
         "answered_ms": distribution([sample.answered_ms for sample in samples]),
         "last_admitted_ms": distribution([sample.last_admitted_ms for sample in samples]),
@@ -218,54 +242,60 @@ def summary(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def failures(results: dict[str, dict[str, Any]]) -> list[str]:
+def failures(results: dict[str, dict[str, Any]], adversity: Adversity) -> list[str]:
     """Which goals were missed."""
-    missed = [
-        f"{operation}: {result['admitted_after']} requests were admitted after the answer"
-        for operation, result in results.items()
-        if operation in IS_PROMISE and result["admitted_after"]
-    ]
-    return missed + [
-        f"{operation}: streams were cut {result['cut_ms']['p99']} ms after the answer at the 99th percentile"
-        for operation, result in results.items()
-        if result["cut_ms"] and result["cut_ms"]["p99"] > CUT_GOAL_MS
-    ]
+    missed = []
+    for operation, result in results.items():
+        if operation in IS_PROMISE and result["admitted_after"]:
+            missed.append(f"{operation}: {result['admitted_after']} requests were admitted after the answer")
+        if operation in IS_PROMISE and result["pending"] != (result["count"] if adversity.is_pending else 0):
+            missed.append(f"{operation}: {result['pending']} of {result['count']} answers said PENDING")
+        if result["cut_ms"] and result["cut_ms"]["p99"] > adversity.cut_goal_ms:
+            missed.append(f"{operation}: streams were cut {result['cut_ms']['p99']} ms after the answer at the 99th")
+    return missed
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The results for people."""
     columns = ("answered_ms", "last_admitted_ms", "cut_ms")
-    head = f"{'':14}{'times':>6}{'requests':>9}{'admitted':>9}  " + "  ".join(f"{column:>22}" for column in columns)
-    lines = [head, f"{'':14}{'':6}{'':9}{'after':>9}  " + "  ".join(f"{'p50 / p99 / max':>22}" for _ in columns)]
+    head = f"{'':14}{'times':>6}{'pending':>8}{'requests':>9}{'admitted':>9}  "
+    lines = [
+        head + "  ".join(f"{column:>22}" for column in columns),
+        f"{'after':>46}  " + "  ".join(f"{'p50 / p99 / max':>22}" for _ in columns),
+    ]
     for operation, result in results.items():
         cells = (" / ".join(f"{value:.0f}" for value in result[column].values()) or "-" for column in columns)
         lines.append(
-            f"{operation:14}{result['count']:6}{result['requests']:9}{result['admitted_after']:9}  "
-            + "  ".join(f"{cell:>22}" for cell in cells)
+            f"{operation:14}{result['count']:6}{result['pending']:8}{result['requests']:9}"
+            f"{result['admitted_after']:9}  " + "  ".join(f"{cell:>22}" for cell in cells)
         )
     return "\n".join(lines)
 
 
 async def run(
-    gateway: Gateway, mock: MockOllama, operations: Sequence[str], times: int, report: Callable[[str], None]
+    gateway: Gateway, proxies: Sequence[TCPProxy], mock: MockOllama, adversity: Adversity, arguments: argparse.Namespace
 ) -> dict[str, dict[str, Any]]:
     """The operations in turn, so that what else the machine does meets them alike."""
+    operations = (arguments.only,) if arguments.only else adversity.operations
     samples: dict[str, list[Sample]] = {operation: [] for operation in operations}
     async with contextlib.AsyncExitStack() as stack:
         channels = [
             await stack.enter_async_context(grpc.aio.insecure_channel(address))
             for address in gateway.description["admin_addresses"]
         ]
-        console = await asyncpg.connect(gateway.description["postgres_dsn"], ssl=False)
+        postgres, console = [await asyncpg.connect(gateway.description["postgres_dsn"], ssl=False) for _ in range(2)]
         stack.push_async_callback(console.close)
+        stack.push_async_callback(postgres.close)
         await console.execute("SET ROLE console")
         admin = Admin(channels, gateway.description["admin_token"], console)
-        await _until(lambda: _watched(gateway))
-        for number in range(times):
+        place = Place(gateway=gateway, postgres=postgres, proxies=proxies)
+        for done in range(0, arguments.times, adversity.at_once):
+            count = min(adversity.at_once, arguments.times - done)
             for operation in operations:
-                samples[operation].append(await measure(admin, gateway, mock, operation))
-            if (number + 1) % 10 == 0:
-                report(f"{number + 1} of {times}")
+                await _until(lambda: _watched(gateway))
+                samples[operation] += await measure(admin, place, mock, operation, adversity, count)
+            if (done + count) % 10 == 0:
+                _write(sys.stderr, f"{done + count} of {arguments.times}")
     return {operation: summary(of_one) for operation, of_one in samples.items()}
 
 
@@ -283,23 +313,32 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(description="How soon changes of keys are felt by traffic and open streams.")
     parser.add_argument("--times", type=int, default=100, help="how often each operation is done (100)")
-    parser.add_argument("--only", choices=OPERATIONS, help="one operation instead of all")
+    parser.add_argument("--under", choices=ADVERSITIES, default="nothing", help="what goes wrong meanwhile (nothing)")
+    parser.add_argument("--only", choices=OPERATIONS, help="one operation instead of all that are promised then")
     parser.add_argument("--json", action="store_true", help="results as JSON")
     arguments = parser.parse_args()
-    options = (f"--control-replicas={CONTROL_PLANES}", "--set=MODEL_DISCOVERY_CACHE_TTL_S=900")
-    with (
-        tempfile.TemporaryDirectory() as state,
-        running(MockOllama("bench")) as mock,
-        running(Gateway(Path(state), [mock], *options, replicas=DATA_PLANES)) as gateway,
-    ):
+    adversity = ADVERSITIES[arguments.under]
+    if arguments.only and arguments.only not in adversity.operations:
+        parser.error(f"--under {arguments.under} is about {', '.join(adversity.operations)}")
+    options = [f"--control-replicas={CONTROL_PLANES}", "--set=MODEL_DISCOVERY_CACHE_TTL_S=900"]
+    with contextlib.ExitStack() as stack:
+        proxies = []
+        if adversity.is_proxied:
+            # The control planes take ports in a row.
+            port = next(first for first in iter(free_port, 0) if is_free(first + 1))
+            proxies = [stack.enter_context(proxy_in_a_thread(port + number)) for number in range(CONTROL_PLANES)]
+            addresses = ",".join(f"127.0.0.1:{proxy.port}" for proxy in proxies)
+            options += [f"--admin-port={port}", f"--set=GATEWAY_CONTROL_ADDRESSES={addresses}"]
+        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        mock = stack.enter_context(running(MockOllama("bench")))
+        gateway = stack.enter_context(running(Gateway(state, [mock], *options, replicas=DATA_PLANES)))
         # Streams last longer than any measurement; requests ask for one token.
         mock.settings(tokens=3000, record_delay_ms=20)
         gateway.tenant("warm")
         gateway.wait_for_models(gateway.key("warm"), "llama3.2:latest")
-        operations = (arguments.only,) if arguments.only else OPERATIONS
-        results = asyncio.run(run(gateway, mock, operations, arguments.times, lambda line: _write(sys.stderr, line)))
+        results = asyncio.run(run(gateway, proxies, mock, adversity, arguments))
     _write(sys.stdout, json.dumps(results, indent=2) if arguments.json else table(results))
-    missed = failures(results)
+    missed = failures(results, adversity)
     for line in missed:
         _write(sys.stderr, line)
     return 1 if missed else 0

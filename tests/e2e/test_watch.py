@@ -7,7 +7,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import statistics
 import threading
 import time
@@ -23,12 +22,13 @@ import psutil
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
+from deploy.local.ports import free_port
 from neuronetz.admin.v1 import key_pb2, publication_pb2
 from shared import keyspace, logs
 from tests.e2e.crowd import Answer, Client, Traffic, chat
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 from tests.e2e.streams import OpenStream, open_streams
-from tests.fakes.tcp_proxy import TCPProxy
+from tests.fakes.tcp_proxy import proxy_in_a_thread
 
 # What is asked for is half a second and twelve; both share two cores with everything that runs beside them.
 CUT_WITHIN_S = 3.0
@@ -422,30 +422,6 @@ def _serves(address: str) -> bool:
         except grpc.FutureTimeoutError:
             return False
     return True
-
-
-@contextlib.contextmanager
-def proxy_in_a_thread(port: int) -> Iterator[TCPProxy]:
-    """A proxy to a port of this machine, in a loop of its own."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    proxy = TCPProxy("127.0.0.1", port)
-    asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
-    try:
-        yield proxy
-    finally:
-        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Self
 
 
@@ -93,3 +94,20 @@ async def proxied(host: str, port: int) -> AsyncIterator[TCPProxy]:
     """A running proxy."""
     async with TCPProxy(host, port) as proxy:
         yield proxy
+
+
+@contextlib.contextmanager
+def proxy_in_a_thread(port: int) -> Iterator[TCPProxy]:
+    """A proxy to a port of this machine, in a loop of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    proxy = TCPProxy("127.0.0.1", port)
+    asyncio.run_coroutine_threadsafe(proxy.__aenter__(), loop).result(10)
+    try:
+        yield proxy
+    finally:
+        asyncio.run_coroutine_threadsafe(proxy.__aexit__(None, None, None), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

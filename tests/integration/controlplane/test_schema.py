@@ -105,7 +105,7 @@ async def test_console_can_only_insert_revocations(database: Settings, postgres_
 
 async def test_insert_into_revocations_notifies(database: Settings):
     heard = asyncio.Event()
-    listener = await engine.new_connection()
+    listener = await engine.new_connection("test")
     try:
         await listener.add_listener("key_revoked", lambda *_: heard.set())
         async with engine.connection() as connection:
