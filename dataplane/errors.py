@@ -155,9 +155,17 @@ class NotReadyError(CannotCheckError):
 
 
 class LeaseLostError(CannotCheckError):
-    """A running stream lost its lease: not renewed in time, or cut because its key or tenant was refused."""
+    """A running request lost its lease, or can no longer know whether it has it: it was not renewed in time."""
 
     code = "lease_lost"
+
+
+class KeyRefusedError(LeaseLostError):
+    """The key of a running request, or its tenant, is refused by now: its client is told what its next one would be."""
+
+    code = AuthenticationError.code
+    source = AuthenticationError.source
+    retryable = False
 
 
 class UpstreamError(GatewayError):

@@ -41,8 +41,11 @@ EXHAUSTED_TYPE = "insufficient_quota"
 
 _UNAVAILABLE = "the gateway cannot serve this request now; try again later"
 
+_UNAUTHENTICATED = Row(401, "authentication_error", "invalid API key")
+
 TABLE: dict[type[BaseException], Row] = {
-    errors.AuthenticationError: Row(401, "authentication_error", "invalid API key"),
+    errors.AuthenticationError: _UNAUTHENTICATED,
+    errors.KeyRefusedError: _UNAUTHENTICATED,
     errors.TooManyFailuresError: Row(429, "rate_limit_error", "too many failed authentications; try again later"),
     errors.RequestError: Row(400, "invalid_request_error", None),
     errors.BodyTooLargeError: Row(413, "invalid_request_error", "the body is too large"),

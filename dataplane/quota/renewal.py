@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 
-from dataplane.errors import CannotCheckError, LeaseLostError
+from dataplane.errors import CannotCheckError, KeyRefusedError, LeaseLostError
 from dataplane.interrupt import Interrupt
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS
 from dataplane.quota.link import Link
@@ -164,7 +164,7 @@ class Renewal:
         self.release(held.lease)
         self.counts.cut += 1
         log.warning("stream_cut", lease_id=held.lease.lease_id, reason=reason)
-        held.interrupt.fire(LeaseLostError(reason))
+        held.interrupt.fire(KeyRefusedError(reason) if reason == REFUSED else LeaseLostError(reason))
 
     def __repr__(self) -> str:
         return f"Renewal({len(self._held)} leases)"

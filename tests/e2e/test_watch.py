@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -25,7 +26,7 @@ from google.protobuf.duration_pb2 import Duration
 from deploy.local.ports import free_port
 from neuronetz.admin.v1 import key_pb2, publication_pb2
 from shared import keyspace, logs
-from tests.e2e.crowd import Answer, Client, Traffic, chat
+from tests.e2e.crowd import Answer, Client, Traffic, ask_all, chat
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 from tests.e2e.streams import OpenStream, open_streams
 from tests.fakes.tcp_proxy import proxy_in_a_thread
@@ -123,10 +124,10 @@ def assert_cut(streams: list[OpenStream], since_s: float, *, within_s: float = C
 
 
 def audit_rows(gateway: Gateway, tenant: str, count: int) -> list[asyncpg.Record]:
-    """What the ledger says of requests that reached a backend, once there are that many."""
+    """What the ledger says of requests that were admitted, once there are that many."""
     query = (
         "SELECT a.outcome, a.provenance, a.completion_tokens, a.total_tokens FROM gateway.audit_log a "
-        "JOIN gateway.tenants t ON t.id = a.tenant_id WHERE t.name = $1 AND a.backend <> ''"
+        "JOIN gateway.tenants t ON t.id = a.tenant_id WHERE t.name = $1 AND a.outcome <> 'refused'"
     )
 
     def all_of_them() -> list[asyncpg.Record]:
@@ -162,6 +163,18 @@ def test_a_revoked_key_loses_its_open_streams_on_every_replica(pair, endless, pa
     pair.suspend_tenant(tenant)
     spared.wait(CUT_WITHIN_S)
     eventually(lambda: pair.open_leases() == 0, what="that no lease is left")
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions"])
+def test_who_waits_for_a_whole_reply_when_the_key_is_revoked_is_told_so(pair, endless, path):
+    tenant, key = fresh(pair)
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(ask_all, [url], key, [chat()], path) for url in pair.urls]
+        eventually(lambda: pair.open_leases() == len(waiting), what="requests in flight")
+        revoke(pair, key)
+        [answers] = zip(*(each.result(CUT_WITHIN_S) for each in waiting), strict=True)
+    assert {answer.status for answer in answers} == {401}
+    assert {row["outcome"] for row in audit_rows(pair, tenant, 2)} == {"cut"}
 
 
 def test_a_suspended_tenant_loses_the_open_streams_of_all_its_keys(pair, endless):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from dataplane.errors import AuthenticationError, LeaseLostError
+from dataplane.errors import AuthenticationError, KeyRefusedError
 from dataplane.interrupt import Interrupt
 from dataplane.quota.link import Link
 from dataplane.values import Lease, Principal, RequestId
@@ -44,7 +44,7 @@ async def test_revoked_key_ends_its_streams_and_no_others(worker: Worker, stream
     stream.say(key_change(8, principal.key_id, 2, refused=True))
     assert (await stream.acknowledgement(8)).streams_cut == 2
     for request in (first, second):
-        with pytest.raises(LeaseLostError, match="refused"):
+        with pytest.raises(KeyRefusedError, match="refused"):
             await request.task
     assert spared.interrupt.reason is None
     assert worker.watch.counts.cut == 2
@@ -59,7 +59,7 @@ async def test_suspended_tenant_ends_the_streams_of_all_its_keys(worker: Worker,
     stream.say(tenant_change(8, tenant_id, 2, refused=True))
     assert (await stream.acknowledgement(8)).streams_cut == 2
     results = await asyncio.gather(*(request.task for request in requests), return_exceptions=True)
-    assert [type(result) for result in results] == [LeaseLostError, LeaseLostError]
+    assert [type(result) for result in results] == [KeyRefusedError, KeyRefusedError]
     for api_key in (one, two):
         with pytest.raises(AuthenticationError, match="suspended"):
             await worker.keys.principal(api_key)
@@ -118,7 +118,7 @@ async def test_request_that_was_admitted_meanwhile_is_ended_as_soon_as_it_is_hel
     stream.say(key_change(8, principal.key_id, 2, refused=True))
     assert (await stream.acknowledgement(8)).streams_cut == 0
     request = await _held(worker, lease, principal)
-    with pytest.raises(LeaseLostError, match="refused"):
+    with pytest.raises(KeyRefusedError, match="refused"):
         await request
 
 
@@ -161,5 +161,5 @@ async def test_revocation_that_a_snapshot_skipped_is_found_at_the_next_tick(
     stream.say(snapshot(9, config(9)))
     await stream.acknowledgement(9)
     await worker.renewal.tick()
-    with pytest.raises(LeaseLostError, match="refused"):
+    with pytest.raises(KeyRefusedError, match="refused"):
         await request.task

@@ -23,6 +23,7 @@ EXAMPLES: list[GatewayError] = [
     CannotCheckError("canary"),
     errors.NotReadyError("canary"),
     errors.LeaseLostError("canary"),
+    errors.KeyRefusedError("canary"),
     errors.UpstreamError("canary"),
     errors.UpstreamTimeoutError("canary"),
     errors.StreamBrokenError("canary"),
@@ -84,6 +85,7 @@ def test_replies_have_the_shape_of_their_dialect_and_say_nothing_of_the_inside(e
     ("error", "status", "kind", "code"),
     [
         (AuthenticationError("expired"), 401, "authentication_error", "invalid_api_key"),
+        (errors.KeyRefusedError("refused"), 401, "authentication_error", "invalid_api_key"),
         (errors.RequestError("x"), 400, "invalid_request_error", "invalid_request"),
         (errors.BodyTimeoutError("x"), 408, "invalid_request_error", "body_timeout"),
         (errors.BodyTooLargeError("x"), 413, "invalid_request_error", "body_too_large"),
