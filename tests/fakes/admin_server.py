@@ -156,6 +156,7 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             ],
             union_count=2,
             cached_count=2,
+            policies=[model_pb2.ModelPolicy(model="qwen3:8b", num_ctx=8192, keep_alive="30m")],
         )
 
     def SetModelPolicy(self, request, context):  # noqa: N802
