@@ -78,7 +78,9 @@ class Backend(_message.Message):
     weight: _builtins.int
     """Its share of the requests among backends of equal priority."""
     @_builtins.property
-    def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
+    def last_seen_at(self) -> _timestamp_pb2.Timestamp:
+        """When a poll last gave a valid list."""
+
     def __init__(
         self,
         *,
