@@ -174,9 +174,7 @@ async def test_a_stream_that_breaks_off_is_not_asked_for_again():
     assert run.upstreams.tried == ["a"]
 
 
-@pytest.mark.parametrize(
-    "second", [FAULT, LATE, MISSING, AttemptError("SECRET", status=400), None], ids=str
-)
+@pytest.mark.parametrize("second", [FAULT, LATE, MISSING, AttemptError("SECRET", status=400), None], ids=str)
 async def test_a_whole_reply_that_nobody_can_replace_is_charged_as_far_as_it_came(second):
     run = Run({"a": BREAKS} if second is None else {"a": BREAKS, "b": second})
     with pytest.raises(StreamBrokenError):
