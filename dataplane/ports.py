@@ -184,6 +184,12 @@ class Models(Protocol):
 class Meter(Protocol):
     """What has been seen of a reply."""
 
+    backend: str
+
+    def begin(self, backend: str) -> None:
+        """A first record has come from this backend; what was seen of another one's reply is forgotten."""
+        ...
+
     def see(self, record: Record | EmbedReply) -> None:
         """Takes a record into account."""
         ...

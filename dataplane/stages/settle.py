@@ -147,12 +147,7 @@ class OpenLease:
         self._renewals = renewals
         self._observer = observer
         self._clock = clock
-        self._backend = ""
         self._settled = False
-
-    def answered_by(self, backend: str) -> None:
-        """The first record has arrived, from this backend."""
-        self._backend = backend
 
     def completed(self) -> None:
         """The final record has been seen."""
@@ -202,7 +197,7 @@ class OpenLease:
     def _event(self, outcome: Outcome, status: int) -> UsageEvent:
         principal, arrival, meter = self._principal, self._arrival, self.meter
         # What no backend answered costs nothing, unless it was the client who did not wait for it.
-        is_charged = self._backend or outcome == "client_closed"
+        is_charged = meter.backend or outcome == "client_closed"
         usage = meter.usage() if is_charged else _NOTHING
         keeps_text = principal.prompt_log_days is not None
         return events.of_request(
@@ -212,7 +207,7 @@ class OpenLease:
             outcome=outcome,
             status=status,
             model=modelname.display(self._inference.canonical),
-            backend=self._backend,
+            backend=meter.backend,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             provenance=usage.provenance,

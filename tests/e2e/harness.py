@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -107,16 +107,26 @@ def body_of(request: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(request["body_base64"]))
 
 
+class Backend(Protocol):
+    """What a gateway is told of a backend; a mock in the test's own process has it, too."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
 class Gateway(Process):
     """A running ``neuronetz-gateway up --json``."""
 
-    def __init__(self, state: Path, mocks: list[MockOllama], *options: str, replicas: int = 1) -> None:
-        backends = [f"--backend={mock.name}={mock.url}" for mock in mocks]
+    def __init__(self, state: Path, backends: Sequence[Backend], *options: str, replicas: int = 1) -> None:
+        named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
             "up", "--json", f"--state={state}", f"--replicas={replicas}",
             "--set=MODEL_DISCOVERY_REFRESH_S=1", "--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN=1000000",
-            *backends, *options,
+            *named, *options,
         )  # fmt: skip
         self.urls: list[str] = self.description["gateway_urls"]
         # Servers of the stack that a test started again after it had stopped them.

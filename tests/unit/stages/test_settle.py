@@ -32,9 +32,13 @@ class Seen:
     """A meter that has seen what it is told."""
 
     def __init__(self, *, keeps_text: bool) -> None:
+        self.backend = ""
         self.complete = False
         self.ttft_ms: int | None = 12
         self.reply_text = "hello" if keeps_text else None
+
+    def begin(self, backend: str) -> None:
+        self.backend = backend
 
     def see(self, record: Record | EmbedReply) -> None:
         self.complete = True
@@ -107,7 +111,7 @@ def world() -> World:
 def test_completed_request_is_charged_what_was_measured(world: World):
     with world.holding() as held:
         assert world.held == [LEASE.lease_id]
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
         assert world.held == []
     [event] = world.settled
@@ -135,7 +139,7 @@ def test_completed_request_is_charged_what_was_measured(world: World):
 
 def test_metrics_hear_of_every_request_once(world: World):
     with world.holding() as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
         held.completed()
     world.stage.refused(PRINCIPAL, ARRIVAL, LimitExceededError("concurrency", retry_after_s=1), status=429)
@@ -174,7 +178,7 @@ def test_lease_is_settled_once_whatever_follows(world: World):
 )
 def test_error_is_written_down_as_what_it_is(world: World, error: GatewayError, outcome: str):
     with world.holding() as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.failed(error, status=418)
     [event] = world.settled
     assert (event.outcome, event.status, event.prompt_tokens) == (outcome, 418, 3)
@@ -252,7 +256,7 @@ def test_end_without_a_word_is_judged_by_the_meter(world: World, complete: bool,
 @pytest.mark.parametrize("days", [None, 7])
 def test_texts_are_kept_only_with_the_prompt_log(world: World, days: int | None):
     with world.holding(principal=msgspec.structs.replace(PRINCIPAL, prompt_log_days=days)) as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
     [event] = world.settled
     if days is None:
