@@ -48,6 +48,7 @@ from controlplane.rpc.watching import Shared
 from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.outbox import Revisions
+from controlplane.store.policies import PostgresPolicies
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks import discover
 from controlplane.tasks.backlog import BacklogWatch
@@ -94,6 +95,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     keys: PostgresKeys
     added: PostgresBackends
     backends: RoutedBackends
+    policies: PostgresPolicies
     hub: Hub
     workers: Workers
     replicas: Replicas
@@ -131,6 +133,7 @@ def _parts(settings: Settings) -> Parts:
     sealer = Sealer(sealing.decode_key(settings.sealing_key.reveal()))
     state = RedisState(redis, timeout_s=timeout_s, prompt_log_days=settings.prompt_log_days)
     tenants, keys, added, client = PostgresTenants(), PostgresKeys(), PostgresBackends(), OllamaClient()
+    policies = PostgresPolicies()
     backends = RoutedBackends(static=settings.static_backends, added=added, sealer=sealer)
     clock, metrics, replicas = SystemClock(), Metrics(), Replicas(redis, timeout_s=timeout_s)
     hub = Hub(
@@ -154,11 +157,18 @@ def _parts(settings: Settings) -> Parts:
         keys=keys,
         added=added,
         backends=backends,
+        policies=policies,
         hub=hub,
         workers=Workers(replicas),
         replicas=replicas,
         publisher=StatePublisher(
-            keys=keys, tenants=tenants, backends=backends, state=state, watchers=hub, sealer=sealer
+            keys=keys,
+            tenants=tenants,
+            backends=backends,
+            policies=policies,
+            state=state,
+            watchers=hub,
+            sealer=sealer,
         ),
         client=client,
         metrics=metrics,
@@ -202,7 +212,9 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
         discovered=parts.discovery,
         clock=parts.clock,
     )
-    models = ModelService(source=parts.backends, discovered=parts.discovery)
+    models = ModelService(
+        source=parts.backends, discovered=parts.discovery, kept=parts.policies, publisher=parts.publisher
+    )
     verifier = KeyVerifier(keys=parts.keys, state=parts.state, hashing=parts.verifying, pepper=settings.key_pepper)
     return (
         _service("neuronetz.admin.v1.TenantService", tenant_pb2_grpc.add_TenantServiceServicer_to_server, tenants),

@@ -165,7 +165,7 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
         tuple[StaticBackend, ...] | None,
         Setting(
             "OLLAMA_BACKENDS",
-            "JSON list of backends: name, url and perhaps token, header, scheme, priority",
+            "JSON list of backends: name, url and perhaps token, header, scheme, priority, weight",
             parse=_backends,
             group="Upstream",
         ),

@@ -65,14 +65,14 @@ def lowered_to_rates(demand: Demand, *scopes: Limits) -> Demand:
 
 
 def _prompt_bound(request: InferenceRequest, model: ModelRecord) -> int:
-    context = model.context_length
+    context = request.context_tokens or model.context_length
     if request.operation is Operation.EMBED:
         # Each text is a prompt of its own, without a template.
         bound = request.prompt_bytes + TOKENS_PER_MESSAGE * request.messages
         return min(bound, context * request.messages) if context else bound
-    if request.images and context:
+    if request.images and context and not request.image_tokens:
         return context
     template = model.template_bytes or (0 if model.capabilities else UNKNOWN_TEMPLATE_TOKENS)
     bound = request.prompt_bytes + template + TOKENS_PER_MESSAGE * request.messages
-    bound += UNKNOWN_IMAGE_TOKENS * request.images
+    bound += (request.image_tokens or UNKNOWN_IMAGE_TOKENS) * request.images
     return min(bound, context) if context else bound

@@ -27,7 +27,7 @@ from dataplane.values import (
     Usage,
 )
 from shared.modelname import CanonicalName
-from shared.records import ModelRecord, UsageEvent
+from shared.records import ModelPolicyRecord, ModelRecord, UsageEvent
 
 Batch = Sequence[Record] | EmbedReply
 
@@ -165,7 +165,14 @@ class Models(Protocol):
     """The valid snapshot of what is discovered; every call raises ``NotReadyError`` when there is none."""
 
     def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
-        """The model as the first backend reports it; None when it may not be used or is not there."""
+        """The model as the first backend reports it; None when it may not be used or is not there.
+
+        ``model`` may be an alias: then the record has that as its name, and the model's own as its canonical one.
+        """
+        ...
+
+    def policy(self, model: CanonicalName) -> ModelPolicyRecord | None:
+        """What operators decided about the model, by its own name."""
         ...
 
     def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
@@ -173,7 +180,7 @@ class Models(Protocol):
         ...
 
     def listing(self, grant: Grant) -> tuple[ModelRecord, ...]:
-        """The effective set, by name: discovered ∩ granted, each model once."""
+        """The effective set, by name: discovered ∩ granted, each model once, and once more by its alias."""
         ...
 
     def forget(self, backend: str, model: CanonicalName) -> None:

@@ -114,11 +114,16 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     images: int = 0
     # Ollama generates twice when a thinking model has to follow a format.
     doubles_output: bool = False
-    # The client asked for more than MAX_NUM_PREDICT.
+    # Less than what the client asked for, or than MAX_NUM_PREDICT, was granted.
     clamped: bool = False
     # Names of dropped fields from a fixed list of ours, and how many others there were.
     ignored: tuple[str, ...] = ()
     unknown_fields: int = 0
+    # Options that the dialect set although the client said nothing of them.
+    assumed: tuple[str, ...] = ()
+    # By the model's policy, in tokens: the context that it is loaded with, and the most that an image becomes; else 0.
+    context_tokens: int = 0
+    image_tokens: int = 0
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
@@ -159,6 +164,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     # ``http://host:port`` without a trailing slash.
     url: str
     priority: int
+    # Its share among backends of equal priority.
+    weight: int = 1
     # The credential header, ready to send; None without a credential. Never logged.
     credential: tuple[str, str] | None = None
 

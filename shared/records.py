@@ -88,16 +88,40 @@ class BackendRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     name: str
     url: str
     priority: int = 0
+    # Its share among backends of equal priority.
+    weight: int = 1
     header: str = "Authorization"
     scheme: str = "Bearer"
     sealed_token: str | None = None
 
 
+class ModelPolicyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What operators decide about one model; ``None`` decides nothing."""
+
+    model: CanonicalName
+    # Tokens of context that the backend is told to load the model with.
+    num_ctx: int | None = None
+    # How long the backend keeps it loaded, as Go writes durations (``30m``, ``0s``; ``-1s`` is for ever).
+    keep_alive: str | None = None
+    # The most tokens that one request may produce.
+    max_num_predict: int | None = None
+    # The most tokens that one image may become.
+    image_tokens: int | None = None
+    # Names of ``shared.clientoptions`` that a client may set, as text: readers ignore those of a later release.
+    allowed_options: tuple[str, ...] | None = None
+    # Another name under which the model is listed, asked for and granted.
+    alias: CanonicalName | None = None
+
+
 class ConfigRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Backends at a revision. ``gateway:config``, no TTL: it never expires, it is only replaced."""
+    """Backends and model policies at a revision.
+
+    ``gateway:config``, no TTL: it never expires, it is only replaced.
+    """
 
     revision: int
     backends: tuple[BackendRecord, ...] = ()
+    models: tuple[ModelPolicyRecord, ...] = ()
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,7 @@
 
 Backends come from two places. *Static* ones are in the environment (``OLLAMA_BACKENDS``, or ``OLLAMA_BASE_URL`` and
 ``OLLAMA_AUTH_TOKEN`` for a single one) and go first; *added* ones came by RPC and follow. A lower priority goes first,
-equal ones share the load. A static backend's default priority is its position in the list.
+equal ones share the load by their weights. A static backend's default priority is its position in the list.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ SINGLE_NAME = BackendName("default")
 BARE_SCHEME = "none"
 ADDED_PRIORITY = 100
 MAX_PRIORITY = 100_000
+DEFAULT_WEIGHT = 1
+MAX_WEIGHT = 1000
 MAX_BACKENDS = 256
 MAX_TOKEN_LENGTH = 4096
 
@@ -62,6 +64,7 @@ class StaticBackend(msgspec.Struct, frozen=True, kw_only=True):
     # Empty sends the bare token.
     scheme: str = DEFAULT_SCHEME
     priority: int = 0
+    weight: int = DEFAULT_WEIGHT
 
 
 class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +76,7 @@ class AddedBackend(msgspec.Struct, frozen=True, kw_only=True):
     header: str = DEFAULT_HEADER
     scheme: str = DEFAULT_SCHEME
     priority: int = ADDED_PRIORITY
+    weight: int = DEFAULT_WEIGHT
 
 
 def check_name(text: Any) -> BackendName:
@@ -140,6 +144,13 @@ def check_priority(value: Any) -> int:
     return value
 
 
+def check_weight(value: Any) -> int:
+    """The weight; raises ``ValueError`` with the rule."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WEIGHT:
+        raise ValueError(f"must be a whole number from 1 to {MAX_WEIGHT}")
+    return value
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "name": check_name,
     "url": check_url,
@@ -147,6 +158,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "header": check_header,
     "scheme": check_scheme,
     "priority": check_priority,
+    "weight": check_weight,
 }
 _REQUIRED = ("name", "url")
 
@@ -155,7 +167,7 @@ def parse_backends(text: str) -> tuple[StaticBackend, ...]:
     """The backends of ``OLLAMA_BACKENDS``, in routing order.
 
     ``text`` is a JSON list of objects with ``name``, ``url`` and perhaps ``token``, ``header``, ``scheme``,
-    ``priority``. Raises ``BackendsError`` with every fault by index and field (``[1].url must be …``).
+    ``priority``, ``weight``. Raises ``BackendsError`` with every fault by index and field (``[1].url must be …``).
     """
     try:
         items = json.loads(text, object_pairs_hook=_without_duplicates)
@@ -256,4 +268,6 @@ def _as_item(index: int, backend: StaticBackend, *, redacted: bool) -> dict[str,
         item["scheme"] = backend.scheme or BARE_SCHEME
     if backend.priority != index:
         item["priority"] = backend.priority
+    if backend.weight != DEFAULT_WEIGHT:
+        item["weight"] = backend.weight
     return item

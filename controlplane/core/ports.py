@@ -93,5 +93,5 @@ class Publisher(Protocol):
         ...
 
     async def publish_config(self) -> Announced:
-        """Writes the backends to Redis at the next revision; the rest as above."""
+        """Writes backends and model policies to Redis at the next revision; the rest as above."""
         ...

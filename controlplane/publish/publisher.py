@@ -22,6 +22,7 @@ from controlplane.store import outbox
 from controlplane.store.backends import RoutedBackends
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.outbox import Change, OutboxKind
+from controlplane.store.policies import PostgresPolicies
 from controlplane.store.tenants import PostgresTenants
 from shared import logs, records
 from shared.keyspace import KeyId, TenantId
@@ -39,12 +40,12 @@ class Watchers(Protocol):
         ...
 
     async def tell(self, change: Told, *, config: bytes = b"") -> int:
-        """Tells the watchers of this one what Redis does not have yet; ``config`` are the backends, if it is these."""
+        """Tells the watchers of this one what Redis lacks; ``config`` is the configuration, if it is this."""
         ...
 
 
 class StatePublisher:
-    """Publishes keys, tenants and backends, as ``controlplane.core.ports.Publisher`` says.
+    """Publishes keys, tenants, backends and model policies, as ``controlplane.core.ports.Publisher`` says.
 
     Commit, next revision, Redis, watchers, in this order; only when Redis is away, the watchers hear of it before.
     """
@@ -55,6 +56,7 @@ class StatePublisher:
         keys: PostgresKeys,
         tenants: PostgresTenants,
         backends: RoutedBackends,
+        policies: PostgresPolicies,
         state: RedisState,
         watchers: Watchers,
         sealer: Sealer,
@@ -62,6 +64,7 @@ class StatePublisher:
         self._keys = keys
         self._tenants = tenants
         self._backends = backends
+        self._policies = policies
         self._state = state
         self._watchers = watchers
         self._sealer = sealer
@@ -95,7 +98,7 @@ class StatePublisher:
         return await _done(OutboxKind.TENANT, tenant_id, tenant.version, revision)
 
     async def publish_config(self) -> Announced:
-        """Writes the backends at the next revision and tells of them; else the outbox will."""
+        """Writes backends and policies at the next revision and tells of them; else the outbox will."""
         try:
             config = await self._next_config()
             try:
@@ -132,14 +135,18 @@ class StatePublisher:
                 await self._write_config(await self._next_config())
 
     async def reconcile_config(self, *, static: bool) -> bool:
-        """Writes the backends if Redis does not hold them; True when it had to. Raises as ``apply``.
+        """Writes backends and policies if Redis does not hold them; True when it had to. Raises as ``apply``.
 
-        Without ``static`` only those that operators have added must be there: two replicas with different environments
-        would otherwise undo each other's static backends for ever.
+        Without ``static`` only the backends that operators have added must be there: two replicas with different
+        environments would otherwise undo each other's static backends for ever.
         """
-        wanted = await self._backends.backends()
+        wanted, policies = await self._backends.backends(), tuple(await self._policies.every())
         published = await self._state.read_config()
-        if published is not None and self._same(published.backends, wanted, static=static):
+        if (
+            published is not None
+            and published.models == policies
+            and self._same(published.backends, wanted, static=static)
+        ):
             return False
         await self._write_config(await self._next_config())
         return True
@@ -147,12 +154,15 @@ class StatePublisher:
     async def _next_config(self) -> ConfigRecord:
         # The revision first: of two publications at once, the one that read later must win.
         revision = await outbox.next_revision()
-        return ConfigRecord(revision=revision, backends=tuple(await self._backends.backends()))
+        backends, policies = await self._backends.backends(), await self._policies.every()
+        return ConfigRecord(revision=revision, backends=tuple(backends), models=tuple(policies))
 
     async def _write_config(self, config: ConfigRecord) -> int:
         await self._state.write_config(config)
         revision = await self._watchers.announce(Told(kind=ChangeKind.CONFIG))
-        _log.info("config_published", revision=config.revision, backends=len(config.backends))
+        _log.info(
+            "config_published", revision=config.revision, backends=len(config.backends), policies=len(config.models)
+        )
         return revision
 
     async def _tell(self, change: Told, fault: Exception, *, config: ConfigRecord | None = None) -> Announced:
@@ -179,7 +189,7 @@ class StatePublisher:
             except SealError:
                 token = backend.sealed_token
         priority = backend.priority if ranked else None
-        return backend.name, backend.url, priority, backend.header, backend.scheme, token
+        return backend.name, backend.url, priority, backend.weight, backend.header, backend.scheme, token
 
     def __repr__(self) -> str:
         return "StatePublisher()"

@@ -86,7 +86,7 @@ class RedisState:
         )
 
     async def write_config(self, config: ConfigRecord) -> None:
-        """The backends; an older revision changes nothing."""
+        """Backends and model policies; an older revision changes nothing."""
         with translated():
             async with asyncio.timeout(self._timeout_s):
                 await self._write_record(
@@ -94,7 +94,7 @@ class RedisState:
                 )
 
     async def read_config(self) -> ConfigRecord | None:
-        """The backends as published, None when there are none or they cannot be read."""
+        """Both as published, None when there are none or they cannot be read."""
         raw = await self._get(keyspace.CONFIG)
         try:
             return None if raw is None else records.decode(_CONFIG, raw)

@@ -57,6 +57,9 @@ RULES: dict[str, Rule] = {
     # Makes the gateway send requests, so it is more than reading.
     f"{_BACKENDS}/ProbeBackends": _OPERATE,
     f"{_MODELS}/ListModels": _READ,
+    f"{_MODELS}/GetModel": _READ,
+    f"{_MODELS}/SetModelPolicy": _CHANGE,
+    f"{_MODELS}/ClearModelPolicy": _CHANGE,
     f"{_FLEET}/ListReplicas": _READ,
     f"{_FLEET}/WatchFleet": _READ,
     f"{_USAGE}/GetUsage": _READ,

@@ -159,9 +159,11 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
     def _sealed(
         self, given: StaticBackend, request: pb.AddBackendRequest, existing: AddedBackend | None
     ) -> AddedBackend:
-        priority = given.priority
+        priority, weight = given.priority, given.weight
         if existing is not None and not request.HasField("priority"):
             priority = existing.priority
+        if existing is not None and not request.HasField("weight"):
+            weight = existing.weight
         return AddedBackend(
             name=given.name,
             url=given.url,
@@ -169,6 +171,7 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
             scheme=given.scheme,
             sealed_token=self._sealer.seal(given.name, given.token) if given.token else None,
             priority=priority,
+            weight=weight,
         )
 
     async def _publish(self) -> bool:
@@ -224,6 +227,7 @@ def _read(request: pb.AddBackendRequest) -> StaticBackend:
             rules.check_priority,
             request.priority if request.HasField("priority") else rules.ADDED_PRIORITY,
         ),
+        "weight": (rules.check_weight, request.weight if request.HasField("weight") else rules.DEFAULT_WEIGHT),
     }
     values: dict[str, Any] = {}
     faults = []
@@ -249,6 +253,7 @@ def _message(backend: StaticBackend | AddedBackend, *, models: int = 0) -> pb.Ba
         scheme=backend.scheme if has_token else "",
         token=REDACTED if has_token else "",
         models=models,
+        weight=backend.weight,
     )
 
 

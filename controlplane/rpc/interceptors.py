@@ -22,7 +22,7 @@ from shared.redaction import REDACTED, redact
 # Names of request fields whose values are secrets.
 SECRET_FIELDS = frozenset({"token", "api_key"})
 # What a mutation acts on, the first that is set.
-TARGET_FIELDS = ("prefix", "tenant", "name")
+TARGET_FIELDS = ("prefix", "tenant", "name", "model")
 MAX_DETAIL_CHARACTERS = 2000
 
 _log = logs.get("controlplane.rpc")

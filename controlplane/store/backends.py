@@ -13,8 +13,8 @@ from controlplane.store import engine, outbox
 from shared.records import BackendRecord
 from shared.sealing import Sealer
 
-_FIELDS = ("name", "url", "header", "scheme", "sealed_token", "priority")
-_SELECT = "SELECT name, url, header, scheme, sealed_token, priority FROM control.backends"
+_FIELDS = ("name", "url", "header", "scheme", "sealed_token", "priority", "weight")
+_SELECT = "SELECT name, url, header, scheme, sealed_token, priority, weight FROM control.backends"
 
 
 class PostgresBackends:
@@ -41,8 +41,8 @@ class PostgresBackends:
                 if await connection.fetchval("SELECT count(*) FROM control.backends") >= MAX_BACKENDS:
                     raise StateConflictError(f"there are {MAX_BACKENDS} backends already")
                 await connection.execute(
-                    "INSERT INTO control.backends (name, url, header, scheme, sealed_token, priority)"
-                    " VALUES ($1, $2, $3, $4, $5, $6)",
+                    "INSERT INTO control.backends (name, url, header, scheme, sealed_token, priority, weight)"
+                    " VALUES ($1, $2, $3, $4, $5, $6, $7)",
                     *_values(backend),
                 )
                 await outbox.enqueue(connection, outbox.OutboxKind.CONFIG)
@@ -53,8 +53,8 @@ class PostgresBackends:
         """Commits new values for an existing backend, which keeps its age. Raises ``NotFoundError``."""
         async with engine.transaction() as connection:
             changed = await connection.fetchval(
-                "UPDATE control.backends SET url = $2, header = $3, scheme = $4, sealed_token = $5, priority = $6"
-                " WHERE name = $1 RETURNING name",
+                "UPDATE control.backends SET url = $2, header = $3, scheme = $4, sealed_token = $5, priority = $6,"
+                " weight = $7 WHERE name = $1 RETURNING name",
                 *_values(backend),
             )
             if changed is None:
@@ -102,6 +102,7 @@ class RoutedBackends:
                 header=backend.header,
                 scheme=backend.scheme,
                 sealed_token=backend.sealed_token,
+                weight=backend.weight,
             )
             for backend in added
         ]
@@ -120,6 +121,7 @@ def _record(backend: StaticBackend, sealer: Sealer) -> BackendRecord:
         header=backend.header,
         scheme=backend.scheme,
         sealed_token=sealer.seal(backend.name, backend.token) if backend.token else None,
+        weight=backend.weight,
     )
 
 

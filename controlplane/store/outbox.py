@@ -25,7 +25,7 @@ class OutboxKind(StrEnum):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: ``subject_id`` is a key's or tenant's id, None for the backends."""
+    """One row: ``subject_id`` is a key's or tenant's id, None for the configuration."""
 
     id: int
     kind: OutboxKind

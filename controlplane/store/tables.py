@@ -144,6 +144,19 @@ class PromptLog(Table, tablename="prompt_log", schema="gateway", db=DB):
     expires_on = Date()
 
 
+class ModelPolicies(Table, tablename="model_policies", schema="gateway", db=DB):
+    """What operators decide about models, by canonical name; null decides nothing."""
+
+    model = Text(primary_key=True)
+    num_ctx = Integer(null=True, default=None)
+    keep_alive = Text(null=True, default=None)
+    max_num_predict = Integer(null=True, default=None)
+    image_tokens = Integer(null=True, default=None)
+    allowed_options = Array(base_column=Text(), null=True, default=None)
+    alias = Text(null=True, default=None, unique=True)
+    updated_at = Timestamptz()
+
+
 class Revocations(Table, tablename="revocations", schema="gateway", db=DB):
     """Keys that another service wants revoked; an insert notifies ``key_revoked``."""
 
@@ -167,6 +180,7 @@ class Backends(Table, tablename="backends", schema="control", db=DB):
     scheme = Text()
     sealed_token = Text(null=True, default=None, secret=True)
     priority = Integer()
+    weight = Integer()
     created_at = Timestamptz()
 
 

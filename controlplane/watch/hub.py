@@ -139,7 +139,7 @@ class Hub:
     async def tell(self, change: Change, *, config: bytes = b"") -> int:
         """Tells the watchers here, and only these, what Redis does not have yet; gives the change's revision.
 
-        ``config`` are the backends of a change of these. Raises ``StoreUnavailableError``.
+        ``config`` is what a change of that has led to. Raises ``StoreUnavailableError``.
         """
         version, told = self._known.get(change.id, (0, 0))
         if change.is_version and abs(change.version) <= version:

@@ -1,4 +1,4 @@
-"""May this request enter now? The model, then everything that one script in Redis decides.
+"""May this request enter now? The model and its policy, then everything that one script in Redis decides.
 
 A principal may be older than what is live: then its record is read once more and everything is decided anew, with the
 new grants and limits. A record that is still behind cannot be checked.
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from dataplane import bounds, events
+from dataplane import bounds, events, policy
 from dataplane.capabilities import unsupported
 from dataplane.errors import CannotCheckError, ForbiddenError, LimitExceededError, RequestError
 from dataplane.native import EmbedBody
@@ -32,42 +32,44 @@ class Admit:
     async def __call__(
         self, principal: Principal, arrival: Arrival, inference: InferenceRequest
     ) -> tuple[Principal, Lease, InferenceRequest]:
-        """A lease, the principal that it was given to, and the request with the output that was granted.
+        """A lease, the principal that it was given to, and the request as policy and lease have it.
 
         Raises ``ForbiddenError`` for a model that is not there or not granted, ``RequestError`` for what it cannot do,
         ``AuthenticationError`` for a key or tenant that is refused by now, ``LimitExceededError`` and
         ``CannotCheckError``.
         """
 
-        async def acquire(principal: Principal) -> Lease:
+        async def acquire(principal: Principal) -> tuple[Lease, InferenceRequest]:
             try:
-                demand = self._demand(principal, inference)
+                decided, demand = self._demand(principal, inference)
             except (ForbiddenError, RequestError, LimitExceededError):
                 # Also a refusal has to be true: a revoked key learns nothing about models.
                 await self._leases.check(principal)
                 raise
-            return await self._leases.acquire(
-                principal, arrival.request_id, demand, _crashed(principal, arrival, inference)
-            )
+            crashed = _crashed(principal, arrival, decided)
+            lease = await self._leases.acquire(principal, arrival.request_id, demand, crashed)
+            return lease, _granted(decided, lease.num_predict)
 
-        principal, lease = await self._with_fresh(principal, acquire)
-        return principal, lease, _granted(inference, lease.num_predict)
+        principal, (lease, decided) = await self._with_fresh(principal, acquire)
+        return principal, lease, decided
 
     async def check(self, principal: Principal) -> Principal:
         """The same for requests that take no lease. Raises as above, but for models and limits."""
         principal, _ = await self._with_fresh(principal, self._leases.check)
         return principal
 
-    def _demand(self, principal: Principal, inference: InferenceRequest) -> Demand:
-        """What has to be reserved, if the model may be used and can do what is asked."""
+    def _demand(self, principal: Principal, inference: InferenceRequest) -> tuple[InferenceRequest, Demand]:
+        """The request as the model's policy has it and what to reserve, if the model may be used and can do it."""
         model = self._models.resolve(principal.grant, inference.canonical)
         if model is None:
             raise ForbiddenError("model_not_allowed")
+        if (decided := self._models.policy(model.canonical)) is not None:
+            inference = policy.applied(inference, decided)
         if (lacking := unsupported(inference, model)) is not None:
             raise RequestError(lacking)
         candidates = self._models.candidates(inference.canonical)
         demand = bounds.demand_of(inference, (candidate.model for candidate in candidates))
-        return bounds.lowered_to_rates(demand, principal.key_limits, principal.tenant_limits)
+        return inference, bounds.lowered_to_rates(demand, principal.key_limits, principal.tenant_limits)
 
     async def _with_fresh[T](
         self, principal: Principal, decide: Callable[[Principal], Awaitable[T]]

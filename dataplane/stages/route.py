@@ -9,7 +9,7 @@ from shared.modelname import CanonicalName
 
 
 class Route:
-    """The third stage. Priority first; among equals the backend with the fewest requests in flight."""
+    """The third stage. Priority first; among equals the backend with the fewest requests in flight for its weight."""
 
     def __init__(self, *, models: Models, upstreams: Upstreams) -> None:
         self._models = models
@@ -34,8 +34,10 @@ class Route:
             )
         return tuple(sorted(passing, key=self._order))
 
-    def _order(self, candidate: Candidate) -> tuple[int, int]:
-        return candidate.backend.priority, self._upstreams.in_flight(candidate.backend.name)
+    def _order(self, candidate: Candidate) -> tuple[int, float]:
+        backend = candidate.backend
+        # With this request in flight too: of idle backends, the heaviest goes first.
+        return backend.priority, (self._upstreams.in_flight(backend.name) + 1) / backend.weight
 
     def __repr__(self) -> str:
         return "Route()"

@@ -13,7 +13,7 @@ from dataplane.values import Candidate, Grant
 from shared import logs
 from shared.clock import Clock
 from shared.modelname import CanonicalName
-from shared.records import ConfigRecord, DiscoveredRecord, ModelRecord
+from shared.records import ConfigRecord, DiscoveredRecord, ModelPolicyRecord, ModelRecord
 from shared.sealing import Sealer
 
 log = logs.get(__name__)
@@ -47,13 +47,14 @@ class CurrentModels:
                 if not model.missed_polls and self._missing.get(missing, entry.seen_at_ms) < entry.seen_at_ms:
                     del self._missing[missing]
         after = self._rebuild(config, discovered)
-        if before is None or (before.backends, before.models) != (after.backends, after.models):
+        if before is None or _content(before) != _content(after):
             log.info(
                 "snapshot_applied",
                 config_revision=after.config_revision,
                 discovered_revision=after.discovered_revision,
                 backends=len(after.backends),
-                models=len(after.models),
+                models=len(after.candidates),
+                policies=len(after.policies),
             )
 
     def prolong(self, *, valid_for_s: float) -> None:
@@ -61,18 +62,22 @@ class CurrentModels:
         self._valid_until_s = self._clock.monotonic() + valid_for_s
 
     def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
-        """The model as its first backend reports it; None when it may not be used or is not there."""
-        candidates = self._current().candidates.get(model)
-        return candidates[0].model if candidates and grant.allows(model) else None
+        """See ``ports.Models``."""
+        found = self._current().public.get(model)
+        return found.record if found is not None and found.is_granted(grant, model) else None
+
+    def policy(self, model: CanonicalName) -> ModelPolicyRecord | None:
+        """What operators decided about the model, by its own name."""
+        return self._current().policies.get(model)
 
     def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
         """Backends that have the model, in routing order."""
         return self._current().candidates.get(model, ())
 
     def listing(self, grant: Grant) -> tuple[ModelRecord, ...]:
-        """The effective set, by name."""
-        models = self._current().models
-        return models if grant.all_models else tuple(model for model in models if model.canonical in grant.models)
+        """The effective set, by name, aliases among it."""
+        public = self._current().public
+        return tuple(found.record for name, found in public.items() if found.is_granted(grant, name))
 
     def forget(self, backend: str, model: CanonicalName) -> None:
         """The backend answered 404 for the model: leave it out until a later poll has found it there again."""
@@ -97,3 +102,8 @@ class CurrentModels:
 
     def __repr__(self) -> str:
         return f"CurrentModels(valid={self.is_valid})"
+
+
+def _content(state: Snapshot) -> tuple[object, ...]:
+    """What is worth a line in the log when it differs."""
+    return state.backends, state.public, state.policies

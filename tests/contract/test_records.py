@@ -8,7 +8,16 @@ import msgspec
 import pytest
 
 from shared import records
-from shared.records import AnonymousFailures, KeyRecord, TenantRecord, UsageEvent
+from shared.modelname import canonical
+from shared.records import (
+    AnonymousFailures,
+    BackendRecord,
+    ConfigRecord,
+    KeyRecord,
+    ModelPolicyRecord,
+    TenantRecord,
+    UsageEvent,
+)
 
 # As written by release 0.1. A sample is never changed; a release that writes something else adds one.
 SAMPLES: list[tuple[type[msgspec.Struct], bytes, dict[str, Any]]] = [
@@ -24,6 +33,41 @@ SAMPLES: list[tuple[type[msgspec.Struct], bytes, dict[str, Any]]] = [
         TenantRecord,
         b'{"tenant_id":"00000000-0000-0000-0000-000000000001","name":"acme","version":2,"state":"suspended"}',
         {"name": "acme", "version": 2, "state": "suspended"},
+    ),
+    (
+        ConfigRecord,
+        # Before there were policies and weights.
+        b'{"revision":7,"backends":[{"name":"one","url":"http://one:11434","priority":1,"sealed_token":"x"}]}',
+        {
+            "revision": 7,
+            "models": (),
+            "backends": (BackendRecord(name="one", url="http://one:11434", priority=1, weight=1, sealed_token="x"),),
+        },
+    ),
+    (
+        ConfigRecord,
+        (
+            b'{"revision":8,"backends":[{"name":"one","url":"http://one:11434","weight":3}],"models":['
+            b'{"model":"registry.ollama.ai/library/qwen3:8b","num_ctx":8192,"keep_alive":"30m","max_num_predict":512,'
+            b'"image_tokens":768,"allowed_options":["seed","from_the_future"],'
+            b'"alias":"registry.ollama.ai/library/fast:latest"},'
+            b'{"model":"registry.ollama.ai/library/llama3:latest","allowed_options":[]}]}'
+        ),
+        {
+            "backends": (BackendRecord(name="one", url="http://one:11434", weight=3),),
+            "models": (
+                ModelPolicyRecord(
+                    model=canonical("qwen3:8b"),
+                    num_ctx=8192,
+                    keep_alive="30m",
+                    max_num_predict=512,
+                    image_tokens=768,
+                    allowed_options=("seed", "from_the_future"),
+                    alias=canonical("fast"),
+                ),
+                ModelPolicyRecord(model=canonical("llama3"), allowed_options=()),
+            ),
+        },
     ),
     (
         UsageEvent,

@@ -142,6 +142,9 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
 
 
 class Models(model_pb2_grpc.ModelServiceServicer):
+    def __init__(self) -> None:
+        self.requests: list[model_pb2.SetModelPolicyRequest] = []
+
     def ListModels(self, request, context):  # noqa: N802
         def model(name: str) -> model_pb2.Model:
             return model_pb2.Model(name=name, size_bytes=4_000_000_000, capabilities=["completion", "tools"])
@@ -153,7 +156,14 @@ class Models(model_pb2_grpc.ModelServiceServicer):
             ],
             union_count=2,
             cached_count=2,
+            policies=[model_pb2.ModelPolicy(model="qwen3:8b", num_ctx=8192, keep_alive="30m")],
         )
+
+    def SetModelPolicy(self, request, context):  # noqa: N802
+        self.requests.append(request)
+        policy = model_pb2.ModelPolicy(model="qwen3:8b", num_ctx=8192, alias="fast:latest")
+        policy.allowed_options.SetInParent()
+        return model_pb2.SetModelPolicyResponse(policy=policy, publication=APPLIED)
 
 
 class AdminServer:
@@ -165,6 +175,7 @@ class AdminServer:
         self.tenants = Tenants()  # type: ignore[abstract]
         self.keys = Keys()  # type: ignore[abstract]
         self.backends = Backends()
+        self.models = Models()  # type: ignore[abstract]
         self.address = ""
 
     @contextmanager
@@ -177,7 +188,7 @@ class AdminServer:
             tenant_pb2_grpc.add_TenantServiceServicer_to_server(self.tenants, server)
             key_pb2_grpc.add_KeyServiceServicer_to_server(self.keys, server)
             backend_pb2_grpc.add_BackendServiceServicer_to_server(self.backends, server)
-            model_pb2_grpc.add_ModelServiceServicer_to_server(Models(), server)
+            model_pb2_grpc.add_ModelServiceServicer_to_server(self.models, server)
             server.add_generic_rpc_handlers(further)
             if credentials is None:
                 port = server.add_insecure_port("127.0.0.1:0")

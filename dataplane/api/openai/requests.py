@@ -84,6 +84,7 @@ def chat(body: bytes, caps: Caps) -> Parsed:
         clamped=clamped,
         ignored=dropped.names,
         unknown_fields=dropped.unknown,
+        assumed=_assumed(read),
     )
     return Parsed(request, partial(ChatRendering, name, request.stream, _wants_usage(read)))
 
@@ -112,6 +113,7 @@ def completions(body: bytes, caps: Caps) -> Parsed:
         clamped=clamped,
         ignored=dropped.names,
         unknown_fields=dropped.unknown,
+        assumed=_assumed(read),
     )
     return Parsed(request, partial(CompletionRendering, name, request.stream, _wants_usage(read)))
 
@@ -145,6 +147,12 @@ def _options(read: fields.Chat | fields.Completions, caps: Caps) -> tuple[Option
     )
     # Clamped only when the cap is what holds, not when the other of the two fields asked for less.
     return options, num_predict, num_predict == caps.max_num_predict and (older[1] or newer[1])
+
+
+def _assumed(read: fields.Chat | fields.Completions) -> tuple[str, ...]:
+    if read.top_p is None:
+        return ("temperature", "top_p") if read.temperature is None else ("top_p",)
+    return ("temperature",) if read.temperature is None else ()
 
 
 def _given[T](value: T | None) -> T | Unset:

@@ -33,6 +33,7 @@ READS = {
     "ListKeys",
     "ListBackends",
     "ListModels",
+    "GetModel",
     "ServerReflectionInfo",
     "ListReplicas",
     "WatchFleet",

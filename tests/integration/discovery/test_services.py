@@ -184,6 +184,34 @@ async def test_a_name_that_is_taken_needs_replace_and_keeps_its_place(admin, moc
     assert (await admin.backends())[1].url == second.url
 
 
+async def test_a_weight_is_published_and_kept_when_a_backend_is_replaced(admin, static, client):
+    answer = await admin.add("heavy", static.url, token=TOKEN, priority=5, weight=3)
+    assert answer.backend.weight == 3
+    assert (await admin.add("heavy", static.url, token=TOKEN, replace=True, validate_only=True)).backend.weight == 3
+    assert (await admin.add("heavy", static.url, token=TOKEN, replace=True, priority=7)).backend.weight == 3
+    assert [(backend.name, backend.weight) for backend in await admin.backends()] == [("static", 1), ("heavy", 3)]
+    assert [backend.weight for backend in (await config_of(client)).backends] == [1, 3]
+    assert (await admin.add("heavy", static.url, token=TOKEN, replace=True, weight=2)).backend.weight == 2
+    assert [backend.weight for backend in (await config_of(client)).backends] == [1, 2]
+
+
+async def test_a_static_backend_hides_an_added_one_of_its_name(database_url, redis, static, client):
+    added = json.dumps([{"name": "other", "url": static.url, "token": TOKEN}])
+    async with serving(database_url, redis.url, OLLAMA_BACKENDS=added) as admin:
+        await admin.add("static", "http://127.0.0.1:1", no_validate=True)
+        assert [backend.name for backend in await admin.backends()] == ["other", "static"]
+    now_static = json.dumps([{"name": "static", "url": static.url, "token": TOKEN, "weight": 2}])
+    async with serving(database_url, redis.url, OLLAMA_BACKENDS=now_static) as admin:
+        [backend] = await admin.until_polled("static")
+        assert (backend.origin, backend.url, backend.weight) == (pb.BACKEND_ORIGIN_STATIC, static.url, 2)
+        async with asyncio.timeout(10):
+            while [backend.url for backend in (await config_of(client)).backends] != [static.url]:
+                await asyncio.sleep(0.02)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await admin.remove("static", validate_only=True)
+        assert status_of(caught)[0] is grpc.StatusCode.FAILED_PRECONDITION
+
+
 @pytest.mark.parametrize("call", ["add", "replace", "remove"])
 async def test_a_static_backend_cannot_be_changed_by_rpc(call, admin, static):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -196,10 +224,10 @@ async def test_a_static_backend_cannot_be_changed_by_rpc(call, admin, static):
 
 async def test_every_fault_of_a_request_is_named_at_once(admin):
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await admin.add("A", "ollama", token="a b", header="Host", scheme="x y", priority=-1)
+        await admin.add("A", "ollama", token="a b", header="Host", scheme="x y", priority=-1, weight=0)
     code, text = status_of(caught)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
-    assert all(field in text for field in ("name", "url", "token", "header", "scheme", "priority"))
+    assert all(field in text for field in ("name", "url", "token", "header", "scheme", "priority", "weight"))
 
 
 async def test_a_removed_backend_is_gone_from_everything(admin, mocks, client):

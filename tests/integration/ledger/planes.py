@@ -17,6 +17,7 @@ from controlplane.publish.redis_state import RedisState
 from controlplane.publish.usage_stream import UsageStreams
 from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
+from controlplane.store.policies import PostgresPolicies
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks.drain_usage import UsageDrain
 from controlplane.tasks.guard import CounterGuard, Touched
@@ -41,7 +42,13 @@ class Keepers:
             state=state,
             counters=self.counters,
             publisher=StatePublisher(
-                keys=keys, tenants=tenants, backends=backends, state=state, watchers=hub_over(client), sealer=sealer
+                keys=keys,
+                tenants=tenants,
+                backends=backends,
+                policies=PostgresPolicies(),
+                state=state,
+                watchers=hub_over(client),
+                sealer=sealer,
             ),
             keys=keys,
             tenants=tenants,

@@ -22,6 +22,7 @@ from controlplane.publish.redis_state import RedisState
 from controlplane.store import engine
 from controlplane.store.backends import PostgresBackends, RoutedBackends
 from controlplane.store.keys import PostgresKeys
+from controlplane.store.policies import PostgresPolicies
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks.publish import OutboxDrain
 from controlplane.tasks.revocations import RevocationOutbox
@@ -49,6 +50,7 @@ def publisher_of(client: RedisClient) -> StatePublisher:
         keys=keys,
         tenants=tenants,
         backends=RoutedBackends(static=(), added=PostgresBackends(), sealer=sealer),
+        policies=PostgresPolicies(),
         state=RedisState(client, timeout_s=1.0, prompt_log_days=30),
         watchers=hub_over(client),
         sealer=sealer,

@@ -125,11 +125,12 @@ def test_backends_come_in_order_of_the_list_unless_priorities_say_otherwise():
         [
             {"name": "a", "url": "http://a", "priority": 7},
             {"name": "b", "url": "http://b", "token": TOKEN, "header": "X-Api-Key", "scheme": "None"},
-            {"name": "c", "url": "http://c"},
+            {"name": "c", "url": "http://c", "weight": 3},
         ]
     )
     found = parse_backends(text)
     assert [backend.name for backend in found] == ["b", "c", "a"]
+    assert [backend.weight for backend in found] == [1, 3, 1]
     assert found[0] == StaticBackend(
         name=BackendName("b"), url="http://b", token=Secret(TOKEN), header="X-Api-Key", scheme="", priority=1
     )
@@ -139,7 +140,7 @@ def test_all_faults_are_named_at_once_by_index_and_field_and_without_tokens():
     text = json.dumps(
         [
             {"name": "A", "url": "http://u:p4ssw0rd@h", "token": f"{TOKEN} x", "header": "Host", "scheme": "a b"},
-            {"url": "http://b", "priority": -1, "tokken": TOKEN},
+            {"url": "http://b", "priority": -1, "weight": 0, "tokken": TOKEN},
             "c",
             {"name": "d", "url": "http://d"},
             {"name": "d", "url": "http://e"},
@@ -150,7 +151,7 @@ def test_all_faults_are_named_at_once_by_index_and_field_and_without_tokens():
     starts = [fault.split(" ")[0] for fault in caught.value.faults]
     assert starts == [
         *("[0].name", "[0].url", "[0].token", "[0].header", "[0].scheme"),
-        *("[1].name", "[1]", "[1].priority", "[2]", "[4].name"),
+        *("[1].name", "[1]", "[1].priority", "[1].weight", "[2]", "[4].name"),
     ]
     assert TOKEN not in str(caught.value)
     assert "p4ssw0rd" not in str(caught.value)
@@ -187,6 +188,7 @@ _BACKENDS = st.lists(
         header=_WORDS.filter(lambda word: word.lower() not in backends._RESERVED_HEADERS),
         scheme=st.just("") | _WORDS.filter(lambda word: word.lower() != "none"),
         priority=st.integers(0, 9),
+        weight=st.integers(1, 1000),
     ),
     max_size=6,
     unique_by=lambda backend: backend.name,
@@ -238,3 +240,9 @@ def test_published_priorities_keep_the_order_and_equality_of_the_configured_ones
     for left in range(len(keys)):
         for right in range(len(keys)):
             assert (keys[left] == keys[right]) == (found[left] == found[right])
+
+
+@pytest.mark.parametrize("weight", [0, -1, 1001, 1.5, True, "3", None])
+def test_a_weight_outside_its_range_is_refused(weight):
+    with pytest.raises(ValueError, match="whole number from 1 to 1000"):
+        backends.check_weight(weight)

@@ -76,8 +76,26 @@ def test_models_are_grouped_by_backend_with_the_union(cli):
     lines = cli("list-models").out.splitlines()
 
     assert lines[0] == "backend gpu-1"
-    assert [line.split()[0] for line in lines if ":" in line] == ["llama3.2:latest", "qwen3:8b", "qwen3:8b"]
-    assert [line.split() for line in lines[-2:]] == [["union_count", "2"], ["cached_count", "2"]]
+    models = lines[: lines.index("policies")]
+    assert [line.split()[0] for line in models if ":" in line] == ["llama3.2:latest", "qwen3:8b", "qwen3:8b"]
+    assert [line.split() for line in models if "_count" in line] == [["union_count", "2"], ["cached_count", "2"]]
+    shown = [line.split() for line in lines[lines.index("policies") + 1 :] if line.strip("- ")]
+    assert shown == [["MODEL", "NUM_CTX", "KEEP_ALIVE"], ["qwen3:8b", "8192", "30m"]]
+
+
+def test_a_policy_is_typed_in_options_and_shown_with_what_it_leaves_to_nobody(cli, server):
+    outcome = cli("set-model-policy", "qwen3:8b", "--num-ctx", "8192", "--allowed-options", "", "--alias", "fast")
+
+    assert "allowed_options" in outcome.out
+    assert "none" in outcome.out
+    cli("set-model-policy", "qwen3:8b", "--allowed-options", "seed,stop", "--clear", "alias", "--dry-run")
+    first, second = server.models.requests
+    assert (first.model, first.num_ctx, first.alias, first.validate_only) == ("qwen3:8b", 8192, "fast", False)
+    assert first.HasField("allowed_options")
+    assert list(first.allowed_options.names) == []
+    assert not first.HasField("keep_alive")
+    assert list(second.allowed_options.names) == ["seed", "stop"]
+    assert (list(second.clear), second.validate_only) == (["alias"], True)
 
 
 def test_texts_of_the_server_cannot_steer_the_terminal(cli):

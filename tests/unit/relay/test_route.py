@@ -44,3 +44,16 @@ def test_a_model_that_vanished_is_forbidden():
     with pytest.raises(ForbiddenError) as caught:
         routed()
     assert caught.value.reason == "model_not_allowed"
+
+
+def test_weights_share_the_load_among_equals():
+    busy = {"a": 0, "b": 0}
+    upstreams = FakeUpstreams({}, in_flight=busy)
+    for _ in range(40):
+        busy[routed(candidate("a", weight=1), candidate("b", weight=3), upstreams=upstreams)[0]] += 1
+        assert abs(busy["b"] - 3 * busy["a"]) <= 3
+    assert busy == {"a": 10, "b": 30}
+
+
+def test_a_weight_does_not_change_the_order_of_priorities():
+    assert routed(candidate("a", 0, weight=1), candidate("b", 1, weight=1000)) == ["a", "b"]

@@ -10,7 +10,7 @@ from dataplane.errors import GatewayError
 from dataplane.ports import AttemptError, Batch
 from dataplane.values import Backend, Candidate, Grant, InferenceRequest, Operation, RequestId
 from shared.modelname import CanonicalName, canonical
-from shared.records import ModelRecord
+from shared.records import ModelPolicyRecord, ModelRecord
 
 LLAMA = canonical("llama3.2")
 
@@ -18,9 +18,9 @@ LLAMA = canonical("llama3.2")
 Script = AttemptError | Sequence[Batch | GatewayError]
 
 
-def candidate(name: str, priority: int = 0) -> Candidate:
+def candidate(name: str, priority: int = 0, *, weight: int = 1) -> Candidate:
     return Candidate(
-        backend=Backend(name=name, url=f"http://{name}.invalid", priority=priority),
+        backend=Backend(name=name, url=f"http://{name}.invalid", priority=priority, weight=weight),
         model=ModelRecord(name="llama3.2:latest", canonical=LLAMA),
     )
 
@@ -107,6 +107,10 @@ class FakeModels:
     def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
         del grant, model
         return self._candidates[0].model if self._candidates else None
+
+    def policy(self, model: CanonicalName) -> ModelPolicyRecord | None:
+        del model
+        return None
 
     def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
         del model

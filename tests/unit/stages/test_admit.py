@@ -11,7 +11,7 @@ from dataplane.ports import StalePrincipalError
 from dataplane.stages.admit import Admit
 from dataplane.values import Backend, Candidate, Demand, Grant, Lease, Limits, Principal, RequestId
 from shared.modelname import CanonicalName, canonical
-from shared.records import ModelRecord, UsageEvent
+from shared.records import ModelPolicyRecord, ModelRecord, UsageEvent
 from tests.unit.stages.principals import ARRIVAL, INFERENCE, LEASE, PRINCIPAL
 
 NOTHING = msgspec.structs.replace(PRINCIPAL, grant=Grant(all_models=False))
@@ -27,6 +27,7 @@ class World:
         self.is_ready = True
         self.calls: list[str] = []
         self.most_output = 16
+        self.policies: dict[CanonicalName, ModelPolicyRecord] = {}
 
     async def acquire(self, principal: Principal, request_id: RequestId, demand: Demand, crashed: bytes) -> Lease:
         assert request_id == ARRIVAL.request_id
@@ -52,6 +53,9 @@ class World:
             raise NotReadyError("nothing is discovered")
         installed = model == canonical("llama3")
         return ModelRecord(name="llama3", canonical=model) if installed and grant.allows(model) else None
+
+    def policy(self, model: CanonicalName) -> ModelPolicyRecord | None:
+        return self.policies.get(model)
 
     def candidates(self, model: CanonicalName) -> tuple[Candidate, ...]:
         backend = Backend(name="one", url="http://127.0.0.1", priority=0)
@@ -178,3 +182,15 @@ async def test_prompt_that_alone_is_over_tokens_per_minute_is_refused_for_good_o
         await admit(world)(principal, ARRIVAL, msgspec.structs.replace(INFERENCE, prompt_bytes=100))
     assert (refusal.value.limit, refusal.value.exhausted) == ("tokens", True)
     assert world.calls == ["check"]
+
+
+async def test_the_policy_decides_before_the_bound_and_by_the_models_own_name():
+    world = World()
+    world.policies[canonical("llama3")] = ModelPolicyRecord(model=canonical("llama3"), num_ctx=512, max_num_predict=4)
+    inference = msgspec.structs.replace(INFERENCE, prompt_bytes=100_000)
+    _, _, admitted = await admit(world)(PRINCIPAL, ARRIVAL, inference)
+    assert (world.demand.prompt_bound, world.demand.num_predict) == (512, 4)
+    assert isinstance(admitted.body, ChatBody)
+    assert (admitted.body.options.num_ctx, admitted.body.options.num_predict) == (512, 4)
+    assert (admitted.model, admitted.canonical, admitted.clamped) == ("LLAMA3", canonical("llama3"), True)
+    assert world.crashed.model == "llama3:latest"

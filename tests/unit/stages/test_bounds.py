@@ -84,3 +84,17 @@ def test_lowered_output_is_what_a_minute_could_admit_or_the_prompt_is_refused(pr
         assert refusal.value.exhausted
     else:
         assert bounds.lowered_to_rates(demand, *scopes).num_predict == min(wanted, room)
+
+
+def test_the_context_of_a_policy_is_the_bound():
+    assert bounds.demand_of(request(prompt_bytes=100_000, context_tokens=2048), [MODEL]).prompt_bound == 2048
+    assert bounds.demand_of(request(images=1, context_tokens=2048), [MODEL]).prompt_bound == 2048
+    embedding = request(operation=Operation.EMBED, messages=3, prompt_bytes=100_000, context_tokens=512)
+    assert bounds.demand_of(embedding, [MODEL]).prompt_bound == 3 * 512
+
+
+def test_an_image_costs_what_the_policy_says_within_the_context():
+    assert bounds.demand_of(request(images=2, image_tokens=768), [MODEL]).prompt_bound == 100 + 1000 + 64 + 2 * 768
+    assert bounds.demand_of(request(images=20, image_tokens=768), [MODEL]).prompt_bound == 8192
+    unknown = model(context_length=0)
+    assert bounds.demand_of(request(images=20, image_tokens=768), [unknown]).prompt_bound == 1164 + 20 * 768

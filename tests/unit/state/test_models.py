@@ -10,7 +10,14 @@ from dataplane.errors import NotReadyError
 from dataplane.state.models import CurrentModels
 from dataplane.values import Grant
 from shared.modelname import canonical
-from shared.records import BackendModelsRecord, BackendRecord, ConfigRecord, DiscoveredRecord, ModelRecord
+from shared.records import (
+    BackendModelsRecord,
+    BackendRecord,
+    ConfigRecord,
+    DiscoveredRecord,
+    ModelPolicyRecord,
+    ModelRecord,
+)
 from shared.redaction import Secret
 from shared.sealing import Sealer
 from tests.fakes.manual_clock import ManualClock
@@ -152,3 +159,62 @@ def test_nothing_resolves_without_a_snapshot_or_after_its_time():
             models.candidates(LLAMA)
         with pytest.raises(NotReadyError):
             models.listing(EVERYTHING)
+
+
+def with_alias(*names: str, alias: str = "fast") -> CurrentModels:
+    models = CurrentModels(sealer=SEALER, clock=ManualClock())
+    models.replace(
+        ConfigRecord(
+            revision=1,
+            backends=(backend("one"),),
+            models=(ModelPolicyRecord(model=LLAMA, num_ctx=512, alias=canonical(alias)),),
+        ),
+        DiscoveredRecord(revision=1, expires_at_ms=0, backends=(offers("one", *map(model, names)),)),
+        valid_for_s=60,
+    )
+    return models
+
+
+def test_an_alias_is_a_second_name_of_the_model():
+    models = with_alias("LLAMA3", "qwen3:4b")
+    assert [listed.name for listed in models.listing(EVERYTHING)] == ["fast:latest", "LLAMA3", "qwen3:4b"]
+    resolved = models.resolve(EVERYTHING, canonical("fast"))
+    assert resolved is not None
+    assert (resolved.name, resolved.canonical) == ("fast:latest", LLAMA)
+    policy = models.policy(LLAMA)
+    assert policy is not None
+    assert policy.num_ctx == 512
+    assert models.policy(canonical("fast")) is None
+
+
+@pytest.mark.parametrize("granted", ["llama3", "fast"])
+def test_a_grant_of_either_name_holds_for_both(granted):
+    models = with_alias("llama3", "qwen3:4b")
+    grant = Grant(all_models=False, models=frozenset({canonical(granted)}))
+    assert [listed.name for listed in models.listing(grant)] == ["fast:latest", "llama3"]
+    assert all(models.resolve(grant, canonical(name)) is not None for name in ("llama3", "fast"))
+    assert models.resolve(grant, QWEN) is None
+
+
+def test_an_alias_grants_nothing_without_a_grant():
+    models = with_alias("llama3", "qwen3:4b")
+    grant = Grant(all_models=False, models=frozenset({QWEN}))
+    assert [listed.name for listed in models.listing(grant)] == ["qwen3:4b"]
+    assert models.resolve(grant, canonical("fast")) is None
+
+
+def test_a_model_goes_before_an_alias_of_its_name():
+    models = with_alias("llama3", "qwen3:4b", alias="qwen3:4b")
+    resolved = models.resolve(EVERYTHING, QWEN)
+    assert resolved is not None
+    assert resolved.canonical == QWEN
+    # Nor does a grant of the one open the other.
+    grant = Grant(all_models=False, models=frozenset({QWEN}))
+    assert [listed.canonical for listed in models.listing(grant)] == [QWEN]
+    assert models.resolve(grant, LLAMA) is None
+
+
+def test_the_alias_of_a_model_that_is_not_there_is_not_there():
+    models = with_alias("qwen3:4b")
+    assert [listed.name for listed in models.listing(EVERYTHING)] == ["qwen3:4b"]
+    assert models.resolve(EVERYTHING, canonical("fast")) is None

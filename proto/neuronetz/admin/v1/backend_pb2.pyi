@@ -57,6 +57,7 @@ class Backend(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     LAST_SEEN_AT_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     url: _builtins.str
     origin: Global___BackendOrigin.ValueType
@@ -74,8 +75,12 @@ class Backend(_message.Message):
     """How many models the last good poll saw."""
     problem: _builtins.str
     """Why the last poll failed, without addresses or credentials; empty when it did not."""
+    weight: _builtins.int
+    """Its share of the requests among backends of equal priority."""
     @_builtins.property
-    def last_seen_at(self) -> _timestamp_pb2.Timestamp: ...
+    def last_seen_at(self) -> _timestamp_pb2.Timestamp:
+        """When a poll last gave a valid list."""
+
     def __init__(
         self,
         *,
@@ -90,10 +95,11 @@ class Backend(_message.Message):
         models: _builtins.int = ...,
         last_seen_at: _timestamp_pb2.Timestamp | None = ...,
         problem: _builtins.str = ...,
+        weight: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_seen_at", b"last_seen_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "healthy", b"healthy", "last_seen_at", b"last_seen_at", "models", b"models", "name", b"name", "origin", b"origin", "priority", b"priority", "problem", b"problem", "scheme", b"scheme", "token", b"token", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["header", b"header", "healthy", b"healthy", "last_seen_at", b"last_seen_at", "models", b"models", "name", b"name", "origin", b"origin", "priority", b"priority", "problem", b"problem", "scheme", b"scheme", "token", b"token", "url", b"url", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -112,6 +118,7 @@ class AddBackendRequest(_message.Message):
     REPLACE_FIELD_NUMBER: _builtins.int
     NO_VALIDATE_FIELD_NUMBER: _builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """1 to 63 lower-case letters, digits and inner hyphens, unique."""
     url: _builtins.str
@@ -130,6 +137,8 @@ class AddBackendRequest(_message.Message):
     """Do not probe the server first."""
     validate_only: _builtins.bool
     """Check everything, probe, but add nothing."""
+    weight: _builtins.int
+    """Its share of the requests among backends of equal priority, 1 to 1000 (default 1)."""
     def __init__(
         self,
         *,
@@ -142,14 +151,20 @@ class AddBackendRequest(_message.Message):
         replace: _builtins.bool = ...,
         no_validate: _builtins.bool = ...,
         validate_only: _builtins.bool = ...,
+        weight: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "priority", b"priority"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_weight", b"_weight", "priority", b"priority", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "header", b"header", "name", b"name", "no_validate", b"no_validate", "priority", b"priority", "replace", b"replace", "scheme", b"scheme", "token", b"token", "url", b"url", "validate_only", b"validate_only"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_priority", b"_priority", "_weight", b"_weight", "header", b"header", "name", b"name", "no_validate", b"no_validate", "priority", b"priority", "replace", b"replace", "scheme", b"scheme", "token", b"token", "url", b"url", "validate_only", b"validate_only", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
+    _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___AddBackendRequest: _TypeAlias = AddBackendRequest  # noqa: Y015
 

@@ -71,6 +71,7 @@ class BackendServiceServicer:
         neuronetz-gateway add-backend embedded http://ollama:11434
         neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
         neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+        neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +85,8 @@ class BackendServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListBackends(self, request, context):
-        """All backends in routing order, tokens redacted, with what discovery last saw of each.
+        """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
+        models it has, when and, if it failed, why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,11 +42,14 @@ class BackendServiceStub:
       neuronetz-gateway add-backend embedded http://ollama:11434
       neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
       neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+      neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
     """
     RemoveBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]
     """Removes a backend that was added by RPC."""
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]
-    """All backends in routing order, tokens redacted, with what discovery last saw of each."""
+    """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
+    models it has, when and, if it failed, why.
+    """
     ProbeBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ProbeBackendsRequest, _backend_pb2.ProbeBackendsResponse]
     """Probes every backend (or one) now, in parallel, and says how each answered."""
 
@@ -64,11 +67,14 @@ class BackendServiceAsyncStub(BackendServiceStub):
       neuronetz-gateway add-backend embedded http://ollama:11434
       neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
       neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+      neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
     """
     RemoveBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]  # type: ignore[assignment]
     """Removes a backend that was added by RPC."""
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]  # type: ignore[assignment]
-    """All backends in routing order, tokens redacted, with what discovery last saw of each."""
+    """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
+    models it has, when and, if it failed, why.
+    """
     ProbeBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ProbeBackendsRequest, _backend_pb2.ProbeBackendsResponse]  # type: ignore[assignment]
     """Probes every backend (or one) now, in parallel, and says how each answered."""
 
@@ -89,6 +95,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
           neuronetz-gateway add-backend embedded http://ollama:11434
           neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
           neuronetz-gateway add-backend gpu-3 http://gpu-3:11434 --token T --header X-Api-Key --scheme none --dry-run
+          neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
         """
 
     @_abc_1.abstractmethod
@@ -105,7 +112,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.ListBackendsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.ListBackendsResponse, _abc.Awaitable[_backend_pb2.ListBackendsResponse]]:
-        """All backends in routing order, tokens redacted, with what discovery last saw of each."""
+        """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
+        models it has, when and, if it failed, why.
+        """
 
     @_abc_1.abstractmethod
     def ProbeBackends(

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot_annotations__pb2
+from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/admin/v1/model.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\"\xc6\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x16\n\x0eparameter_size\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\x03\x12/\n\x0bmodified_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"K\n\rBackendModels\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12)\n\x06models\x18\x02 \x03(\x0b\x32\x19.neuronetz.admin.v1.Model\"*\n\x11ListModelsRequest\x12\x15\n\x07\x62\x61\x63kend\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"\xa6\x01\n\x12ListModelsResponse\x12\x33\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32!.neuronetz.admin.v1.BackendModels\x12\x13\n\x0bunion_count\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x03 \x01(\x05\x12\x30\n\x0c\x63\x61\x63hed_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2k\n\x0cModelService\x12[\n\nListModels\x12%.neuronetz.admin.v1.ListModelsRequest\x1a&.neuronetz.admin.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eneuronetz/admin/v1/model.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a$neuronetz/admin/v1/publication.proto\"\x1c\n\x0bOptionNames\x12\r\n\x05names\x18\x01 \x03(\t\"\xad\x02\n\x0bModelPolicy\x12\r\n\x05model\x18\x01 \x01(\t\x12\x14\n\x07num_ctx\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nkeep_alive\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fmax_num_predict\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0cimage_tokens\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x38\n\x0f\x61llowed_options\x18\x06 \x01(\x0b\x32\x1f.neuronetz.admin.v1.OptionNames\x12\x12\n\x05\x61lias\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\x0f\n\x07problem\x18\x08 \x01(\tB\n\n\x08_num_ctxB\r\n\x0b_keep_aliveB\x12\n\x10_max_num_predictB\x0f\n\r_image_tokensB\x08\n\x06_alias\"\xd5\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61mily\x18\x02 \x01(\t\x12\x16\n\x0eparameter_size\x18\x03 \x01(\t\x12\x14\n\x0cquantization\x18\x04 \x01(\t\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12\x14\n\x0c\x63\x61pabilities\x18\x06 \x03(\t\x12\x16\n\x0e\x63ontext_length\x18\x07 \x01(\x03\x12/\n\x0bmodified_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x61lias\x18\t \x01(\t\"K\n\rBackendModels\x12\x0f\n\x07\x62\x61\x63kend\x18\x01 \x01(\t\x12)\n\x06models\x18\x02 \x03(\x0b\x32\x19.neuronetz.admin.v1.Model\"*\n\x11ListModelsRequest\x12\x15\n\x07\x62\x61\x63kend\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"\xd9\x01\n\x12ListModelsResponse\x12\x33\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32!.neuronetz.admin.v1.BackendModels\x12\x13\n\x0bunion_count\x18\x02 \x01(\x05\x12\x14\n\x0c\x63\x61\x63hed_count\x18\x03 \x01(\x05\x12\x30\n\x0c\x63\x61\x63hed_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x08policies\x18\x05 \x03(\x0b\x32\x1f.neuronetz.admin.v1.ModelPolicy\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"\x87\x01\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12/\n\x06policy\x18\x02 \x01(\x0b\x32\x1f.neuronetz.admin.v1.ModelPolicy\x12\x33\n\x08\x62\x61\x63kends\x18\x03 \x03(\x0b\x32!.neuronetz.admin.v1.BackendModels\"\xd2\x02\n\x15SetModelPolicyRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x14\n\x07num_ctx\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nkeep_alive\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x1c\n\x0fmax_num_predict\x18\x04 \x01(\x05H\x02\x88\x01\x01\x12\x19\n\x0cimage_tokens\x18\x05 \x01(\x05H\x03\x88\x01\x01\x12\x38\n\x0f\x61llowed_options\x18\x06 \x01(\x0b\x32\x1f.neuronetz.admin.v1.OptionNames\x12\x12\n\x05\x61lias\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\r\n\x05\x63lear\x18\x08 \x03(\t\x12\x15\n\rvalidate_only\x18\t \x01(\x08\x42\n\n\x08_num_ctxB\r\n\x0b_keep_aliveB\x12\n\x10_max_num_predictB\x0f\n\r_image_tokensB\x08\n\x06_alias\"\x7f\n\x16SetModelPolicyResponse\x12/\n\x06policy\x18\x01 \x01(\x0b\x32\x1f.neuronetz.admin.v1.ModelPolicy\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"E\n\x17\x43learModelPolicyRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"P\n\x18\x43learModelPolicyResponse\x12\x34\n\x0bpublication\x18\x01 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication2\x9a\x03\n\x0cModelService\x12[\n\nListModels\x12%.neuronetz.admin.v1.ListModelsRequest\x1a&.neuronetz.admin.v1.ListModelsResponse\x12U\n\x08GetModel\x12#.neuronetz.admin.v1.GetModelRequest\x1a$.neuronetz.admin.v1.GetModelResponse\x12g\n\x0eSetModelPolicy\x12).neuronetz.admin.v1.SetModelPolicyRequest\x1a*.neuronetz.admin.v1.SetModelPolicyResponse\x12m\n\x10\x43learModelPolicy\x12+.neuronetz.admin.v1.ClearModelPolicyRequest\x1a,.neuronetz.admin.v1.ClearModelPolicyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +36,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['backend']._loaded_options = None
   _globals['_LISTMODELSREQUEST'].fields_by_name['backend']._serialized_options = b'\210\265\030\001'
-  _globals['_MODEL']._serialized_start=126
-  _globals['_MODEL']._serialized_end=324
-  _globals['_BACKENDMODELS']._serialized_start=326
-  _globals['_BACKENDMODELS']._serialized_end=401
-  _globals['_LISTMODELSREQUEST']._serialized_start=403
-  _globals['_LISTMODELSREQUEST']._serialized_end=445
-  _globals['_LISTMODELSRESPONSE']._serialized_start=448
-  _globals['_LISTMODELSRESPONSE']._serialized_end=614
-  _globals['_MODELSERVICE']._serialized_start=616
-  _globals['_MODELSERVICE']._serialized_end=723
+  _globals['_GETMODELREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_GETMODELREQUEST'].fields_by_name['model']._serialized_options = b'\210\265\030\001'
+  _globals['_SETMODELPOLICYREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_SETMODELPOLICYREQUEST'].fields_by_name['model']._serialized_options = b'\210\265\030\001'
+  _globals['_CLEARMODELPOLICYREQUEST'].fields_by_name['model']._loaded_options = None
+  _globals['_CLEARMODELPOLICYREQUEST'].fields_by_name['model']._serialized_options = b'\210\265\030\001'
+  _globals['_OPTIONNAMES']._serialized_start=163
+  _globals['_OPTIONNAMES']._serialized_end=191
+  _globals['_MODELPOLICY']._serialized_start=194
+  _globals['_MODELPOLICY']._serialized_end=495
+  _globals['_MODEL']._serialized_start=498
+  _globals['_MODEL']._serialized_end=711
+  _globals['_BACKENDMODELS']._serialized_start=713
+  _globals['_BACKENDMODELS']._serialized_end=788
+  _globals['_LISTMODELSREQUEST']._serialized_start=790
+  _globals['_LISTMODELSREQUEST']._serialized_end=832
+  _globals['_LISTMODELSRESPONSE']._serialized_start=835
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1052
+  _globals['_GETMODELREQUEST']._serialized_start=1054
+  _globals['_GETMODELREQUEST']._serialized_end=1092
+  _globals['_GETMODELRESPONSE']._serialized_start=1095
+  _globals['_GETMODELRESPONSE']._serialized_end=1230
+  _globals['_SETMODELPOLICYREQUEST']._serialized_start=1233
+  _globals['_SETMODELPOLICYREQUEST']._serialized_end=1571
+  _globals['_SETMODELPOLICYRESPONSE']._serialized_start=1573
+  _globals['_SETMODELPOLICYRESPONSE']._serialized_end=1700
+  _globals['_CLEARMODELPOLICYREQUEST']._serialized_start=1702
+  _globals['_CLEARMODELPOLICYREQUEST']._serialized_end=1771
+  _globals['_CLEARMODELPOLICYRESPONSE']._serialized_start=1773
+  _globals['_CLEARMODELPOLICYRESPONSE']._serialized_end=1853
+  _globals['_MODELSERVICE']._serialized_start=1856
+  _globals['_MODELSERVICE']._serialized_end=2266
 # @@protoc_insertion_point(module_scope)

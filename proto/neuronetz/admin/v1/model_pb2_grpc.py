@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Discovered models. Nothing here is kept by hand: the list is what the backends' /api/tags answered within the
-    discovery TTL.
+    """Discovered models and their policies. The list is what the backends' /api/tags answered within the discovery TTL;
+    nothing of it is kept by hand. A policy is kept until it is cleared, whether or not any backend has the model, and
+    holds for it on every backend. Changes reach Redis before the answer, and the workers right after.
     """
 
     def __init__(self, channel):
@@ -41,15 +42,56 @@ class ModelServiceStub:
                 request_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/neuronetz.admin.v1.ModelService/GetModel',
+                request_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.FromString,
+                _registered_method=True)
+        self.SetModelPolicy = channel.unary_unary(
+                '/neuronetz.admin.v1.ModelService/SetModelPolicy',
+                request_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyRequest.SerializeToString,
+                response_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyResponse.FromString,
+                _registered_method=True)
+        self.ClearModelPolicy = channel.unary_unary(
+                '/neuronetz.admin.v1.ModelService/ClearModelPolicy',
+                request_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyRequest.SerializeToString,
+                response_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyResponse.FromString,
+                _registered_method=True)
 
 
 class ModelServiceServicer:
-    """Discovered models. Nothing here is kept by hand: the list is what the backends' /api/tags answered within the
-    discovery TTL.
+    """Discovered models and their policies. The list is what the backends' /api/tags answered within the discovery TTL;
+    nothing of it is kept by hand. A policy is kept until it is cleared, whether or not any backend has the model, and
+    holds for it on every backend. Changes reach Redis before the answer, and the workers right after.
     """
 
     def ListModels(self, request, context):
-        """Models by backend, with the union and the size of the set cached in Redis.
+        """Models by backend, with the union, the size of the set cached in Redis, and the policies.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """One model by its name or alias: its policy and what each backend says of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetModelPolicy(self, request, context):
+        """Changes what is given of a model's policy; what is not given stays as it is.
+
+        neuronetz-gateway set-model-policy qwen3:8b --num-ctx 8192 --keep-alive 30m
+        neuronetz-gateway set-model-policy llama3.2 --alias fast --max-num-predict 1024
+        neuronetz-gateway set-model-policy llama3.2 --allowed-options temperature,seed --clear alias --dry-run
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearModelPolicy(self, request, context):
+        """Removes a model's policy, its alias too: the defaults of the deployment hold again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +105,21 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsRequest.FromString,
                     response_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsResponse.SerializeToString,
             ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.FromString,
+                    response_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
+            ),
+            'SetModelPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetModelPolicy,
+                    request_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyRequest.FromString,
+                    response_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyResponse.SerializeToString,
+            ),
+            'ClearModelPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearModelPolicy,
+                    request_deserializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyRequest.FromString,
+                    response_serializer=neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'neuronetz.admin.v1.ModelService', rpc_method_handlers)
@@ -72,8 +129,9 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Discovered models. Nothing here is kept by hand: the list is what the backends' /api/tags answered within the
-    discovery TTL.
+    """Discovered models and their policies. The list is what the backends' /api/tags answered within the discovery TTL;
+    nothing of it is kept by hand. A policy is kept until it is cleared, whether or not any backend has the model, and
+    holds for it on every backend. Changes reach Redis before the answer, and the workers right after.
     """
 
     @staticmethod
@@ -93,6 +151,87 @@ class ModelService:
             '/neuronetz.admin.v1.ModelService/ListModels',
             neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsRequest.SerializeToString,
             neuronetz_dot_admin_dot_v1_dot_model__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neuronetz.admin.v1.ModelService/GetModel',
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetModelPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neuronetz.admin.v1.ModelService/SetModelPolicy',
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyRequest.SerializeToString,
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.SetModelPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearModelPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/neuronetz.admin.v1.ModelService/ClearModelPolicy',
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyRequest.SerializeToString,
+            neuronetz_dot_admin_dot_v1_dot_model__pb2.ClearModelPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,
