@@ -36,7 +36,7 @@ _PATH = "/api/chat"
 SCENARIOS: dict[str, Scenario] = {
     "killed": Scenario(title="Killed (SIGKILL), back after 40 s", strikes=Victim.killed, lasts_s=40, watched_s=68),
     "black-holed": Scenario(
-        title="Gone from the network (nobody answers a SYN), back after 20 s",
+        title="Gone from the network (what is sent to it is dropped), back after 20 s",
         strikes=Victim.black_holed,
         lasts_s=20,
         watched_s=38,

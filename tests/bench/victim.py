@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from tests.e2e.harness import MockOllama, eventually
-
-_PROBE_S = 0.3
+from tests.e2e.harness import MockOllama
+from tests.fakes.vanishing import vanished_process
 
 
 class Victim:
@@ -44,11 +42,9 @@ class Victim:
 
     @contextlib.contextmanager
     def black_holed(self) -> Iterator[None]:
-        """Its machine is gone from the network: nobody answers the attempt to connect."""
-        self._kill()
-        with _full_listener(self._port):
+        """Its machine is gone from the network: nothing is answered, neither on open connections nor to new ones."""
+        with vanished_process(self._mock.pid, self._port):
             yield
-        self._start_again()
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -82,25 +78,3 @@ class Victim:
 
     def __repr__(self) -> str:
         return f"Victim({self.name!r}, {self.url!r})"
-
-
-@contextlib.contextmanager
-def _full_listener(port: int) -> Iterator[None]:
-    """A port whose queue of connections is full: the kernel drops every further SYN, as a lost machine would."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", port))
-        listener.listen(0)
-
-        def is_full() -> bool:
-            filler = stack.enter_context(socket.socket())
-            filler.settimeout(_PROBE_S)
-            try:
-                filler.connect(("127.0.0.1", port))
-            except TimeoutError:
-                return True
-            return False
-
-        eventually(is_full, what="a full queue")
-        yield
