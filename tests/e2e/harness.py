@@ -54,6 +54,10 @@ class Process:
         self.description: dict[str, Any] = json.loads(line)
         assert self.started_in_s < timeout_s
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
         code = self._process.wait(timeout=60)

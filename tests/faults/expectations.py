@@ -150,8 +150,8 @@ TABLE: Final[dict[str, Row]] = {
     "half_record, last, close": after(6, faults.HalfRecord(records=6)),
     # Time.
     "slow, but in time": harmless(faults.Slow(before_headers_ms=50, per_record_ms=20)),
-    "slow, byte by byte": harmless(faults.Slow(slice_bytes=1)),
-    "slow, seven bytes at a time": harmless(faults.Slow(slice_bytes=7)),
+    "slow, three bytes at a time": harmless(faults.Slow(slice_bytes=3)),
+    "slow, fifty bytes at a time": harmless(faults.Slow(slice_bytes=50)),
     "slow, the head comes late": before(faults.Slow(before_headers_ms=30_000), _LATE),
     "slow, the first record comes late": before(faults.Slow(per_record_ms=30_000), _LATE),
     "slow, the first record drips": before(faults.Slow(slice_bytes=1, slice_ms=20), _LATE),

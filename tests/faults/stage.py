@@ -25,7 +25,7 @@ from tests.faults.replies import PATHS, Dialect
 
 HEALTHY = "backend-ok"
 ROWS_AT_ONCE = 12
-FIRST_RECORD_S, IDLE_S, TOTAL_S = 1, 1, 2.5
+FIRST_RECORD_S, IDLE_S, TOTAL_S = 1, 1, 3
 RELEASED_WITHIN_S = 1.0
 _OPTIONS = (
     f"--set=OLLAMA_READ_TIMEOUT_S={FIRST_RECORD_S}",
@@ -107,19 +107,34 @@ def body_of(cell: Cell, model: str) -> dict[str, Any]:
     return {**body, "max_completion_tokens": NUM_PREDICT, **usage}
 
 
-async def play(state: Path) -> list[Lane]:
-    """Plays the whole table and reads what the ledger has of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """The whole table, played: what the ledger has of it included. `workers`: who served before and after."""
+
+    lanes: dict[str, Lane]
+    workers: tuple[int, int]
+    # Lines of the data plane's log that are errors.
+    errors: list[str]
+
+
+async def play(state: Path) -> Run:
+    """Plays the whole table."""
     async with contextlib.AsyncExitStack() as stack:
         lanes, healthy = await _mocks(stack)
         gateway = await stack.enter_async_context(_gateway(state, [*(lane.mock for lane in lanes), healthy]))
         await asyncio.to_thread(_make_keys, gateway, lanes)
+        worker = gateway.worker(0)
         room = asyncio.Semaphore(ROWS_AT_ONCE)
         async with asyncio.TaskGroup() as tasks:
             # The slow ones first.
             for lane in sorted(lanes, key=lambda one: "LATE" not in str(one.row.error)):
                 tasks.create_task(_play_lane(lane, healthy, gateway.url, room))
         await asyncio.to_thread(_read_ledger, gateway, lanes)
-    return lanes
+        return Run(
+            lanes={lane.name: lane for lane in lanes},
+            workers=(worker, gateway.worker(0)),
+            errors=_errors(Path(gateway.description["logs"]["dataplane"])),
+        )
 
 
 async def _mocks(stack: contextlib.AsyncExitStack) -> tuple[list[Lane], MockOllama]:
@@ -234,3 +249,7 @@ def _read_ledger(gateway: Gateway, lanes: Sequence[Lane]) -> None:
         charged = sum(row["total_tokens"] for row in lane.audit)
         if used.get(lane.key_id, 0) != charged:
             raise AssertionError(f"{lane.name}: {used.get(lane.key_id)} used, {charged} audited")
+
+
+def _errors(log: Path) -> list[str]:
+    return [line for line in log.read_text().splitlines() if '"level":"error"' in line or "Traceback" in line]

@@ -18,7 +18,7 @@ from deploy.mock_ollama.scripts import FAULT_KINDS
 from tests.faults.expectations import CANARY, OUTPUT_TOKENS, PROMPT_ESTIMATE, PROMPT_TOKENS, TABLE, Error, Records
 from tests.faults.rawclient import Seen
 from tests.faults.replies import Reply, Told, records_of
-from tests.faults.stage import HEALTHY, Cell, Lane, Played, play, upstream_name
+from tests.faults.stage import HEALTHY, Cell, Lane, Played, Run, play, upstream_name
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -44,9 +44,16 @@ class Expected:
 
 
 @pytest.fixture(scope="module")
-def lanes(tmp_path_factory) -> dict[str, Lane]:
+def run(tmp_path_factory) -> Run:
     """The table, played."""
-    return {lane.name: lane for lane in asyncio.run(play(tmp_path_factory.mktemp("matrix")))}
+    return asyncio.run(play(tmp_path_factory.mktemp("matrix")))
+
+
+@pytest.fixture(scope="module")
+def lanes(run) -> dict[str, Lane]:
+    """Its rows."""
+    lanes: dict[str, Lane] = run.lanes
+    return lanes
 
 
 def test_every_fault_of_the_mock_has_a_row():
@@ -116,6 +123,11 @@ def test_the_next_reply_of_the_same_backend_on_the_same_connection_is_untouched(
         assert played.honest.body == reply.completed(said, _WHOLE, _WHOLE), played.cell
         assert (played.honest.status, played.honest.was_ended) == (200, True)
         assert _header_names(played.honest) == _OK_HEADERS
+
+
+def test_the_worker_survives_all_of_it_without_an_error_of_its_own(run):
+    assert run.workers[0] == run.workers[1]
+    assert run.errors == []
 
 
 def expected(lane: Lane, played: Played) -> Expected:
