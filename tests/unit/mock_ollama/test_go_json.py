@@ -1,6 +1,7 @@
 """The decoder reads bodies as Go's encoding/json does."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from deploy.mock_ollama.go_json import EmptyBodyError, GoJSONError, fold, parse
 from deploy.mock_ollama.go_types import decode
 
 
-def chat(raw: str | bytes) -> dict[str, object]:
+def chat(raw: str | bytes) -> dict[str, Any]:
     return decode(raw.encode() if isinstance(raw, str) else raw, wire.CHAT)
 
 
