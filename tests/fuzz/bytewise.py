@@ -47,8 +47,8 @@ def _repeat(raw: bytes, random: Random) -> bytes:
 
 
 def _space(raw: bytes, random: Random) -> bytes:
-    places = [index for index, byte in enumerate(raw) if byte in b"{}[]:,"] or [0]
-    position = random.choice(places)
+    positions = [random.randrange(len(raw)) for _ in range(20)]
+    position = next((position for position in positions if raw[position] in b"{}[]:,"), 0)
     return raw[:position] + random.choice(_SPACES) * random.choice((1, 1, 3, 500)) + raw[position:]
 
 
@@ -65,11 +65,11 @@ def _encode(raw: bytes, random: Random) -> bytes:
 
 def _respell(raw: bytes, random: Random) -> bytes:
     """A character of a string as an escape, or the other way round."""
-    quoted = [index for index, byte in enumerate(raw) if chr(byte).isalpha() and raw[:index].count(b'"') % 2]
-    if not quoted:
-        return raw
-    position = random.choice(quoted[:200])
-    return raw[:position] + b"\\u%04x" % raw[position] + raw[position + 1 :]
+    for _ in range(20):
+        position = random.randrange(len(raw))
+        if raw[position : position + 1].isalpha() and raw.count(b'"', 0, position) % 2:
+            return raw[:position] + b"\\u%04x" % raw[position] + raw[position + 1 :]
+    return raw
 
 
 def _canary(raw: bytes, random: Random) -> bytes:

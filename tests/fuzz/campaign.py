@@ -65,10 +65,10 @@ def body_of(seed: int, index: int, kept: Sequence[corpus.Kept]) -> tuple[str, by
 
 
 async def run(
-    count: int, seed: int, *, kept: Sequence[corpus.Kept] | None = None, report: Callable[[Result], None] | None = None
+    count: int, seed: int, *, max_failures: int = MAX_FAILURES, report: Callable[[Result], None] | None = None
 ) -> Result:
     """Judges ``count`` bodies, or fewer if too many fail; ``report`` is called now and then with what there is."""
-    kept = corpus.kept() if kept is None else kept
+    kept = corpus.kept()
     sender = Sender()
     result = Result(seed=seed)
     started_s = time.monotonic()
@@ -82,7 +82,7 @@ async def run(
         except judging.Finding as finding:
             least = await reduced(path, body, finding.kind, sender)
             result.failures.append(Failure(path, seed, index, finding.kind, str(finding), body, least))
-            if len(result.failures) >= MAX_FAILURES:
+            if len(result.failures) >= max_failures:
                 break
         else:
             result.statuses[outcome.status] += 1

@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import msgspec
+
 from deploy.mock_ollama.go_json import GoJSONError, WideInteger, parse
-from tests.fuzz.shapes import SAMPLING
+from tests.fuzz.shapes import SAMPLING, repeated
 
 MAX_NUM_PREDICT = 4096
 
@@ -169,10 +171,14 @@ def _openai_call(fields: Fields, names: dict[str, str]) -> Fields:
     function = fields.get("function") or {}
     if fields.get("id"):
         names[fields["id"]] = function.get("name", "")
+    text = (function.get("arguments") or "{}").encode()
     try:
-        arguments = parse((function.get("arguments") or "{}").encode())
-    except GoJSONError as fault:
+        msgspec.json.decode(text)
+        arguments = parse(text)
+    except (msgspec.DecodeError, GoJSONError) as fault:
         raise Refusable("arguments that are no JSON") from fault
+    if repeated(arguments):
+        raise Refusable("arguments that repeat a key")
     return _compact({"id": fields.get("id"), "name": function.get("name"), "arguments": arguments})
 
 

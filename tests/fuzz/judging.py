@@ -54,7 +54,10 @@ async def judge(path: str, body: bytes, sender: Sender) -> Outcome:
     if error is not None:
         return Outcome(_refused(path, error), parse_s)
     assert parsed is not None
-    sent = await sender.send(parsed.request)
+    try:
+        sent = await sender.send(parsed.request)
+    except Exception as fault:
+        raise Finding("exception", f"while sending: {fault!r}") from fault
     _check_rendering(parsed)
     _check_head(sent, parsed.request)
     document = _check_sent(sent, parsed.request)

@@ -13,6 +13,8 @@ from tests.fuzz import bytewise, vocabulary
 from tests.fuzz.tree import Array, Node, Object, containers, node, planted, text, written
 
 MAX_BYTES = 262_144
+# What is longer has grown already.
+_MAX_GROWING_BYTES = 4096
 
 _FOLDS = {"s": "\u017f", "k": "\u212a", "i": "\u0131", "K": "\u212a", "S": "\u017f"}
 # Values that are in order somewhere under the name.
@@ -176,7 +178,7 @@ def _exchange(root: Node, others: Sequence[bytes], random: Random) -> Node:
 def _nest(root: Node, others: Sequence[bytes], random: Random) -> Node:
     def nested(value: Node) -> Node:
         wrap = random.random() < 0.5
-        for _ in range(random.choice((1, 2, 30, 62, 64, 66, 200, 3000))):
+        for _ in range(random.choice((1, 1, 2, 2, 30, 59, 60, 61, 62, 63, 64, 65, 200, 3000))):
             value = Array([value]) if wrap else Object([(b'"a"', value)])
         return value
 
@@ -184,10 +186,10 @@ def _nest(root: Node, others: Sequence[bytes], random: Random) -> Node:
 
 
 def _grow(root: Node, others: Sequence[bytes], random: Random) -> Node:
-    times = random.choice((2, 3, 17, 33, 130, 130, 2100))
+    times = random.choice((2, 2, 2, 3, 3, 3, 17, 17, 33, 130, 130, 2100))
     part = random.choice(list(containers(root)) or [Array([])])
-    room = MAX_BYTES // (len(written(part)) + 1)
-    times = max(1, min(times, room))
+    if len(written(root)) > _MAX_GROWING_BYTES:
+        return root
     if isinstance(part, Array):
         part.items *= times
     elif part.pairs:

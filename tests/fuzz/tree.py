@@ -10,6 +10,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+# Each is at least a byte: as many as the longest body has.
+MAX_PARTS = 262_144
+
 type Node = Object | Array | bytes
 
 
@@ -62,11 +65,11 @@ def text(value: str) -> bytes:
 
 
 def written(root: Node) -> bytes:
-    """The bytes of a node, without white space."""
+    """The bytes of a node, without white space; of what has more than ``MAX_PARTS`` parts, the beginning."""
     parts: list[bytes] = []
     # Not recursive: some trees are deeper than the interpreter's stack.
     waiting: list[Node | tuple[bytes]] = [root]
-    while waiting:
+    while waiting and len(parts) < MAX_PARTS:
         part = waiting.pop()
         if isinstance(part, bytes):
             parts.append(part)

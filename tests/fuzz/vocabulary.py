@@ -9,20 +9,22 @@ CANARY = "zqCANARYqz"
 
 READ = (
     "model", "messages", "stream", "format", "tools", "options", "think", "logprobs", "top_logprobs", "prompt",
-    "suffix", "system", "images", "input", "truncate", "dimensions", "role", "content", "thinking", "tool_calls", "tool_name",
-    "tool_call_id", "function", "name", "arguments", "index", "id", "type", "description", "parameters", "num_predict",
-    "num_keep", "seed", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "temperature", "repeat_penalty",
-    "presence_penalty", "frequency_penalty", "stop", "max_tokens", "max_completion_tokens", "stream_options",
-    "include_usage", "response_format", "json_schema", "schema", "strict", "tool_choice", "reasoning_effort",
-    "reasoning", "effort", "reasoning_content", "text", "image_url", "url", "detail", "refusal", "encoding_format",
+    "suffix", "system", "images", "input", "truncate", "dimensions", "role", "content", "thinking", "tool_calls",
+    "tool_name", "tool_call_id", "function", "name", "arguments", "index", "id", "type", "description", "parameters",
+    "num_predict", "num_keep", "seed", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "temperature",
+    "repeat_penalty", "presence_penalty", "frequency_penalty", "stop", "max_tokens", "max_completion_tokens",
+    "stream_options", "include_usage", "response_format", "json_schema", "schema", "strict", "tool_choice",
+    "reasoning_effort", "reasoning", "effort", "reasoning_content", "text", "image_url", "url", "detail", "refusal",
+    "encoding_format",
     "properties", "required", "items", "$defs", "$ref", "enum", "anyOf",
 )  # fmt: skip
 # Read by Ollama, and never a client's to decide.
 DANGEROUS = (
     "keep_alive", "raw", "template", "context", "shift", "_debug_render_only", "num_ctx", "num_batch", "num_gpu",
     "main_gpu", "use_mmap", "num_thread", "draft_num_predict", "width", "height", "steps", "verbose", "insecure",
-    "from", "files", "adapters", "license", "quantize", "path", "remote_host", "remote_model", "numa", "low_vram", "mirostat",
-    "use_mlock", "n", "user", "logit_bias", "metadata", "functions", "best_of", "echo", "parallel_tool_calls",
+    "from", "files", "adapters", "license", "quantize", "path", "remote_host", "remote_model", "numa", "low_vram",
+    "mirostat", "use_mlock", "n", "user", "logit_bias", "metadata", "functions", "best_of", "echo",
+    "parallel_tool_calls",
 )  # fmt: skip
 NUMBERS = (
     b"0", b"-0", b"1", b"-1", b"-2", b"-3", b"2", b"16", b"4095", b"4096", b"4097", b"4096.9", b"1.0", b"5.0", b"1e0",
