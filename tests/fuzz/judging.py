@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from dataplane import policy
 from dataplane.api import ollama, openai, problems
 from dataplane.api.dialect import Caps, Endpoint, Parsed
 from dataplane.errors import ForbiddenError, GatewayError, RequestError, StreamBrokenError
 from dataplane.values import InferenceRequest
 from deploy.mock_ollama.go_json import GoJSONError, parse
 from shared.modelname import ModelNameError, canonical
+from shared.records import ModelPolicyRecord
 from tests.fuzz import decisions, go_requests, go_writing, shapes
 from tests.fuzz.sending import SPELLING, URL, Sender, Sent
 from tests.fuzz.vocabulary import CANARY
@@ -25,6 +28,14 @@ ACCEPTED = 200
 PARSE_S = 0.005
 PARSE_S_PER_BYTE = 0.5e-6
 MAX_MESSAGE_CHARACTERS = 300
+MAX_BY_POLICY = 64
+POLICY = ModelPolicyRecord(
+    model=canonical("llama3"),
+    num_ctx=8192,
+    keep_alive="30m",
+    max_num_predict=MAX_BY_POLICY,
+    allowed_options=shapes.ALLOWED_BY_POLICY,
+)
 _HEADERS = {b"host", b"content-type", b"user-agent", b"accept", b"content-length", b"x-request-id"}
 # Where Ollama may refuse what we send: a schema that is free here and has a type there.
 _SCHEMA_FAULTS = ("ToolFunctionParameters", "ToolProperty", "tool properties", "Go value of type")
@@ -60,8 +71,9 @@ async def judge(path: str, body: bytes, sender: Sender) -> Outcome:
         raise Finding("exception", f"while sending: {fault!r}") from fault
     _check_rendering(parsed)
     _check_head(sent, parsed.request)
-    document = _check_sent(sent, parsed.request)
+    document = _check_sent(sent, parsed.request, shapes.SENT)
     _check_bound(document, parsed.request)
+    await _check_policy(parsed.request, sender)
     return Outcome(ACCEPTED, parse_s, _check_client(path, body, sent, parsed.request))
 
 
@@ -117,18 +129,17 @@ def _check_head(sent: Sent, request: InferenceRequest) -> None:
         raise Finding("headers", "the length is not that of the body")
 
 
-def _check_sent(sent: Sent, request: InferenceRequest) -> Any:
-    """What is sent: one JSON object whose keys are on our list, with the values that only the gateway decides."""
+def _check_sent(sent: Sent, request: InferenceRequest, allowed: Mapping[str, shapes.Shape]) -> Any:
+    """What is sent: one JSON object whose keys are on a list, with the values that only the gateway decides."""
     path = request.operation.value
     try:
         msgspec.json.decode(sent.body)
         document: Any = parse(sent.body)
     except (msgspec.DecodeError, UnicodeDecodeError, GoJSONError) as fault:
         raise Finding("sent", f"what is sent is no JSON: {fault}") from fault
-    shape = shapes.SENT[path]
     if shapes.repeated(document):
         raise Finding("sent", "a key is sent twice")
-    for where in shapes.foreign(document, shape):
+    for where in shapes.foreign(document, allowed[path]):
         raise Finding("sent", f"{where} is sent")
     refusal = go_requests.refusal(path, sent.body)
     if refusal is not None and not any(word in refusal for word in _SCHEMA_FAULTS):
@@ -143,6 +154,20 @@ def _check_sent(sent: Sent, request: InferenceRequest) -> Any:
     if type(granted) is not int or not 1 <= granted <= CAPS.max_num_predict or granted != request.num_predict:
         raise Finding("sent", f"num_predict is {granted!r}, granted {request.num_predict}")
     return document
+
+
+async def _check_policy(request: InferenceRequest, sender: Sender) -> None:
+    """With a policy, what it decides is sent, and of what it does not allow nothing."""
+    try:
+        decided = policy.applied(request, POLICY)
+        sent = await sender.send(decided)
+    except Exception as fault:
+        raise Finding("exception", f"with a policy: {fault!r}") from fault
+    document = _check_sent(sent, decided, shapes.SENT_BY_POLICY)
+    if document.get("keep_alive") != POLICY.keep_alive or document["options"].get("num_ctx") != POLICY.num_ctx:
+        raise Finding("policy", f"{document.get('keep_alive')!r} and {document['options']} are sent")
+    if request.num_predict and decided.num_predict != min(request.num_predict, MAX_BY_POLICY):
+        raise Finding("policy", f"{decided.num_predict} tokens are granted instead of {request.num_predict}")
 
 
 def _check_bound(document: Any, request: InferenceRequest) -> None:

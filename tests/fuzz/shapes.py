@@ -54,6 +54,19 @@ _EMBED = Shape(model=None, input=None, truncate=None, dimensions=None)
 
 SENT: dict[str, Shape] = {"/api/chat": _CHAT, "/api/generate": _GENERATE, "/api/embed": _EMBED}
 
+# What is left where a model's policy allows these and decides num_ctx and keep_alive.
+ALLOWED_BY_POLICY = ("temperature", "stop", "dimensions")
+_LEFT_OPTIONS = Shape(num_predict=None, num_ctx=None, temperature=None, stop=None)
+_LEFT = Shape(model=None, stream=None, keep_alive=None, options=_LEFT_OPTIONS)
+SENT_BY_POLICY: dict[str, Shape] = {
+    "/api/chat": Shape(
+        **_LEFT.fields,
+        messages=Shape(role=None, content=None, thinking=None, tool_calls=_CALL, tool_name=None, tool_call_id=None),
+    ),
+    "/api/generate": _LEFT.with_plain("prompt", "system"),
+    "/api/embed": Shape(model=None, input=None, dimensions=None, keep_alive=None, options=Shape(num_ctx=None)),
+}
+
 _OPENAI_CALL = Shape(id=None, type=None, index=None, function=Shape(name=None, arguments=None))
 _PART = Shape(type=None, text=None, refusal=None, image_url=Shape(url=None, detail=None))
 _SAMPLED = (
