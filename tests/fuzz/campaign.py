@@ -65,7 +65,12 @@ def body_of(seed: int, index: int, kept: Sequence[corpus.Kept]) -> tuple[str, by
 
 
 async def run(
-    count: int, seed: int, *, max_failures: int = MAX_FAILURES, report: Callable[[Result], None] | None = None
+    count: int,
+    seed: int,
+    *,
+    max_failures: int = MAX_FAILURES,
+    reduces: bool = True,
+    report: Callable[[Result], None] | None = None,
 ) -> Result:
     """Judges ``count`` bodies, or fewer if too many fail; ``report`` is called now and then with what there is."""
     kept = corpus.kept()
@@ -80,7 +85,7 @@ async def run(
         try:
             outcome = await judging.judge(path, body, sender)
         except judging.Finding as finding:
-            least = await reduced(path, body, finding.kind, sender)
+            least = await reduced(path, body, finding.kind, sender) if reduces else body
             result.failures.append(Failure(path, seed, index, finding.kind, str(finding), body, least))
             if len(result.failures) >= max_failures:
                 break

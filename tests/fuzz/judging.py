@@ -17,7 +17,7 @@ from dataplane.values import InferenceRequest
 from deploy.mock_ollama.go_json import GoJSONError, parse
 from shared.modelname import ModelNameError, canonical
 from shared.records import ModelPolicyRecord
-from tests.fuzz import decisions, go_requests, go_writing, shapes
+from tests.fuzz import bounds, decisions, go_requests, go_writing, shapes
 from tests.fuzz.sending import SPELLING, URL, Sender, Sent
 from tests.fuzz.vocabulary import CANARY
 
@@ -133,7 +133,7 @@ def _check_sent(sent: Sent, request: InferenceRequest, allowed: Mapping[str, sha
     """What is sent: one JSON object whose keys are on a list, with the values that only the gateway decides."""
     path = request.operation.value
     try:
-        msgspec.json.decode(sent.body)
+        plain = msgspec.json.decode(sent.body)
         document: Any = parse(sent.body)
     except (msgspec.DecodeError, UnicodeDecodeError, GoJSONError) as fault:
         raise Finding("sent", f"what is sent is no JSON: {fault}") from fault
@@ -141,6 +141,8 @@ def _check_sent(sent: Sent, request: InferenceRequest, allowed: Mapping[str, sha
         raise Finding("sent", "a key is sent twice")
     for where in shapes.foreign(document, allowed[path]):
         raise Finding("sent", f"{where} is sent")
+    for excess in bounds.exceeded(plain, CAPS):
+        raise Finding("sent", excess)
     refusal = go_requests.refusal(path, sent.body)
     if refusal is not None and not any(word in refusal for word in _SCHEMA_FAULTS):
         raise Finding("sent", f"Ollama cannot read what is sent: {refusal}")
