@@ -17,6 +17,23 @@ MAX_BYTES = 262_144
 _MAX_GROWING_BYTES = 4096
 
 _FOLDS = {"s": "\u017f", "k": "\u212a", "i": "\u0131", "K": "\u212a", "S": "\u017f"}
+_CHARACTERS = (
+    b"=",
+    b"==",
+    b"A",
+    b"/",
+    b"-",
+    b":",
+    b" ",
+    b"\\n",
+    b"\\u0000",
+    b".",
+    b"@",
+    b",",
+    b";",
+    b'\\"',
+    b"\xc3\xa9",
+)
 # Values that are in order somewhere under the name.
 _PLAUSIBLE: dict[str, tuple[object, ...]] = {
     "stream": (True, False, None),
@@ -198,6 +215,36 @@ def _grow(root: Node, others: Sequence[bytes], random: Random) -> Node:
     return root
 
 
+def _edit(root: Node, others: Sequence[bytes], random: Random) -> Node:
+    """A character more, less or other in a text: names, base64, JSON within JSON."""
+
+    def edited(value: Node) -> Node:
+        if not isinstance(value, bytes) or value[:1] != b'"' or len(value) < 3:
+            return value
+        position = random.randrange(1, len(value) - 1)
+        piece = random.choice((b"", b"", value[position : position + 1] * 2, random.choice(_CHARACTERS)))
+        end = min(position + random.choice((0, 1, 1, 4)), len(value) - 1)
+        return value[:position] + piece + value[end:]
+
+    texts = [
+        (part, index)
+        for part in containers(root)
+        for index, value in enumerate(_values(part))
+        if isinstance(value, bytes) and value[:1] == b'"'
+    ]
+    if texts:
+        part, index = random.choice(texts)
+        if isinstance(part, Object):
+            part.pairs[index] = (part.pairs[index][0], edited(part.pairs[index][1]))
+        else:
+            part.items[index] = edited(part.items[index])
+    return root
+
+
+def _values(part: Object | Array) -> list[Node]:
+    return part.items if isinstance(part, Array) else [value for _, value in part.pairs]
+
+
 def _delete(root: Node, others: Sequence[bytes], random: Random) -> Node:
     part = random.choice(list(containers(root)) or [Array([])])
     held = part.pairs if isinstance(part, Object) else part.items
@@ -281,5 +328,5 @@ type _Mutation = Callable[[Node, Sequence[bytes], Random], Node]
 _GENTLE: tuple[_Mutation, ...] = (_plausible, _plausible, _add, _add, _add_unknown, _shuffle, _respell, _delete)
 _ROUGH: tuple[_Mutation, ...] = (
     _repeat, _recase, _recase, _plant, _plant, _exchange, _exchange, _nest, _grow, _delete, _splice, _splice,
-    _plausible,
+    _plausible, _edit, _edit, _edit,
 )  # fmt: skip
