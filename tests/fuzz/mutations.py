@@ -205,8 +205,11 @@ def _nest(root: Node, others: Sequence[bytes], random: Random) -> Node:
 def _grow(root: Node, others: Sequence[bytes], random: Random) -> Node:
     times = random.choice((2, 2, 2, 3, 3, 3, 17, 17, 33, 130, 130, 2100))
     part = random.choice(list(containers(root)) or [Array([])])
-    if len(written(root)) > _MAX_GROWING_BYTES:
+    size = len(written(root))
+    if size > _MAX_GROWING_BYTES:
         return root
+    # What is cut off at the cap is no JSON any more.
+    times = min(times, MAX_BYTES // size)
     if isinstance(part, Array):
         part.items *= times
     elif part.pairs:
