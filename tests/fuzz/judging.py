@@ -25,8 +25,8 @@ ENDPOINTS: dict[str, Endpoint] = {endpoint.name: endpoint for endpoint in (*olla
 CAPS = Caps(max_num_predict=decisions.MAX_NUM_PREDICT)
 ACCEPTED = 200
 # CPU time of this thread, several times what the nastiest body takes: only what grows out of proportion is above it.
-PARSE_S = 0.005
-PARSE_S_PER_BYTE = 0.5e-6
+PARSE_S = 0.01
+PARSE_S_PER_BYTE = 1e-6
 MAX_MESSAGE_CHARACTERS = 300
 MAX_BY_POLICY = 64
 POLICY = ModelPolicyRecord(
