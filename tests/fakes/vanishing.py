@@ -30,7 +30,9 @@ def vanished_process(pid: int, port: int) -> Iterator[None]:
     """A child process of ours whose port, and every connection to it, is gone from the network for the block."""
     with contextlib.ExitStack() as stack:
         sockets = []
-        for connection in psutil.Process(pid).net_connections("tcp4"):
+        # The listener first, or else a connection could come in the meantime.
+        connections = psutil.Process(pid).net_connections("tcp4")
+        for connection in sorted(connections, key=lambda one: one.status != psutil.CONN_LISTEN):
             if connection.laddr.port == port and (one := _borrowed(pid, connection.fd)) is not None:
                 sockets.append(stack.enter_context(one))
                 vanish(one)
