@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import socket
 import struct
@@ -28,25 +29,27 @@ def vanish(connected: socket.socket) -> None:
 def vanished_process(pid: int, port: int) -> Iterator[None]:
     """A child process of ours whose port, and every connection to it, is gone from the network for the block."""
     with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(_borrowed(pid, connection.fd))
-            for connection in psutil.Process(pid).net_connections("tcp4")
-            if connection.laddr.port == port
-        ]
-        for one in sockets:
-            vanish(one)
+        sockets = []
+        # The listener first, or else a connection could come in the meantime.
+        connections = psutil.Process(pid).net_connections("tcp4")
+        for connection in sorted(connections, key=lambda one: one.status != psutil.CONN_LISTEN):
+            if connection.laddr.port == port and (one := _borrowed(pid, connection.fd)) is not None:
+                sockets.append(stack.enter_context(one))
+                vanish(one)
         yield
         for one in sockets:
             one.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
-def _borrowed(pid: int, fd: int) -> socket.socket:
-    """The same socket in this process. Raises ``OSError`` when the kernel does not let us."""
+def _borrowed(pid: int, fd: int) -> socket.socket | None:
+    """The same socket in this process, None when it has been closed. Raises ``OSError`` when we may not have it."""
     process = os.pidfd_open(pid)
     try:
         borrowed = ctypes.CDLL(None, use_errno=True).syscall(_PIDFD_GETFD, process, fd, 0)
     finally:
         os.close(process)
-    if borrowed < 0:
-        raise OSError(ctypes.get_errno(), "the kernel does not lend this socket")
-    return socket.socket(fileno=borrowed)
+    if borrowed >= 0:
+        return socket.socket(fileno=borrowed)
+    if ctypes.get_errno() == errno.EBADF:
+        return None
+    raise OSError(ctypes.get_errno(), "the kernel does not lend this socket")
