@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -57,6 +58,13 @@ class Wire:
         self._socket.connect((address.hostname, address.port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
+        self._pause_s = 0.0
+
+    @property
+    def port(self) -> int:
+        """The client's own port."""
+        port: int = self._socket.getsockname()[1]
+        return port
 
     def __enter__(self) -> Self:
         return self
@@ -88,8 +96,12 @@ class Wire:
             self._socket.sendall(data)
         return self
 
-    def answer(self, *, to_head: bool = False) -> Answer | None:
-        """The next reply, an interim one (100) included; None when the connection ends before it."""
+    def answer(self, *, to_head: bool = False, pause_s: float = 0) -> Answer | None:
+        """The next reply, an interim one (100) included; None when the connection ends before it.
+
+        ``pause_s`` is the rest before each read.
+        """
+        self._pause_s = pause_s
         head = self._until(b"\r\n\r\n")
         if head is None:
             return None
@@ -135,6 +147,7 @@ class Wire:
             self._socket.settimeout(TIMEOUT_S)
 
     def _more(self) -> bool:
+        time.sleep(self._pause_s)
         try:
             data = self._socket.recv(65_536)
         except ConnectionResetError:
