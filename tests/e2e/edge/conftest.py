@@ -13,7 +13,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.edge.wire import BODY_TIMEOUT_S, WRITE_STALL_TIMEOUT_S, Wire, ask, chat_body, request
+from tests.e2e.edge.wire import (
+    AUTH_FAILURES_PER_MINUTE,
+    BODY_TIMEOUT_S,
+    TRUSTED_PROXY,
+    WRITE_STALL_TIMEOUT_S,
+    Wire,
+    ask,
+    chat_body,
+    request,
+)
 from tests.e2e.harness import Gateway, MockOllama, eventually, running
 
 PROXY_VARIABLES = (
@@ -46,6 +55,8 @@ def gateway(backend: MockOllama, trap: socket.socket, tmp_path_factory: pytest.T
     options += [
         f"--set=GATEWAY_BODY_TIMEOUT_S={BODY_TIMEOUT_S}",
         f"--set=GATEWAY_WRITE_STALL_TIMEOUT_S={WRITE_STALL_TIMEOUT_S}",
+        f"--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN={AUTH_FAILURES_PER_MINUTE}",
+        f"--set=GATEWAY_TRUSTED_PROXIES={TRUSTED_PROXY}",
     ]
     with running(Gateway(Path(home / "state"), [backend], *options)) as gateway:
         yield gateway

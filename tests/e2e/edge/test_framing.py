@@ -6,6 +6,8 @@ a matter of opinion.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.e2e.edge.wire import Wire, answers, ask, chat_body, chunked, request
@@ -192,7 +194,7 @@ def test_trailers_change_nothing(gateway, mock, api_key):
     assert "x" not in dict(seen["headers"]).values()
 
 
-REJECTED_EARLY = {
+REJECTED_EARLY: dict[str, tuple[int, dict[str, Any]]] = {
     "unauthenticated": (401, {"api_key": "nz_none"}),
     "unknown-route": (404, {"start": b"POST /nope HTTP/1.1"}),
     "management-route": (403, {"start": b"POST /api/pull HTTP/1.1"}),

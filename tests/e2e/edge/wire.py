@@ -16,6 +16,9 @@ TIMEOUT_S = 15.0
 # What the folder's gateway is started with; the defaults are 10 s and 30 s.
 BODY_TIMEOUT_S = 2.0
 WRITE_STALL_TIMEOUT_S = 2.0
+# Far above what the tests of one minute fail with.
+AUTH_FAILURES_PER_MINUTE = 1000
+TRUSTED_PROXY = "127.0.0.7"
 MODEL = "llama3.2"
 MESSAGES = [{"role": "user", "content": "Hi"}]
 CHAT: dict[str, Any] = {"model": MODEL, "stream": False, "messages": MESSAGES}
@@ -49,9 +52,13 @@ class Answer:
 class Wire:
     """One connection. ``send`` and ``answer`` as often as a test likes; leaving the block closes it."""
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S, receive_buffer_bytes: int | None = None) -> None:
+    def __init__(
+        self, url: str, *, timeout_s: float = TIMEOUT_S, receive_buffer_bytes: int | None = None, source: str = ""
+    ) -> None:
         address = urlsplit(url)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        if source:
+            self._socket.bind((source, 0))
         if receive_buffer_bytes is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self._socket.settimeout(timeout_s)

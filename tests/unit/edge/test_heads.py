@@ -78,8 +78,8 @@ def test_the_bounds_are_exact():
     heads.check(scope(HOST, path=b"/".ljust(heads.MAX_TARGET_BYTES, b"a")))
     heads.check(scope(HOST, query=b"a" * (heads.MAX_TARGET_BYTES - len("/?"))))
     for too_long in (
-        {"path": b"/".ljust(heads.MAX_TARGET_BYTES + 1, b"a")},
-        {"query": b"a" * (heads.MAX_TARGET_BYTES - 1)},
+        scope(HOST, path=b"/".ljust(heads.MAX_TARGET_BYTES + 1, b"a")),
+        scope(HOST, query=b"a" * (heads.MAX_TARGET_BYTES - 1)),
     ):
         with pytest.raises(TargetTooLongError):
-            heads.check(scope(HOST, **too_long))
+            heads.check(too_long)
