@@ -6,6 +6,7 @@ workers. A worker that dies takes the replica down: whoever started it starts it
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -20,7 +21,12 @@ from shared import logs
 from shared.config import EXIT_CONFIGURATION, ConfigurationError
 
 # Idle connections count against it, so it has to be far above the number of requests in flight.
-CONNECTIONS_PER_WORKER = 20_000
+MAX_CONNECTIONS_PER_WORKER = 20_000
+# Descriptors that clients must leave to Redis, the backends and the control planes: this many, or a share.
+RESERVED_DESCRIPTORS = 512
+RESERVED_SHARE = 8
+# Where the system names no limit, as macOS does, it still has one.
+_ENOUGH_DESCRIPTORS = 65_536
 LISTEN_BACKLOG = 4096
 HEADER_TIMEOUT_MS = 5_000
 HEADER_BUFFER_BYTES = 16_384
@@ -36,7 +42,7 @@ def main() -> None:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)  # noqa: T201 - before there is a log
         sys.exit(EXIT_CONFIGURATION)
-    _raise_descriptor_limit()
+    connections = connections_within(_raise_descriptor_limit())
     server = Granian(
         "dataplane.app:create",
         factory=True,
@@ -49,7 +55,7 @@ def main() -> None:
         http=HTTPModes.http1,
         websockets=False,
         backlog=LISTEN_BACKLOG,
-        backpressure=CONNECTIONS_PER_WORKER,
+        backpressure=connections,
         http1_settings=HTTP1Settings(
             header_read_timeout=HEADER_TIMEOUT_MS, keep_alive=True, max_buffer_size=HEADER_BUFFER_BYTES
         ),
@@ -61,10 +67,25 @@ def main() -> None:
     server.serve()
 
 
-def _raise_descriptor_limit() -> None:
+def connections_within(descriptors: int) -> int:
+    """Connections that one worker accepts before new ones have to wait for the kernel's backlog.
+
+    More than the process has descriptors for would leave none to ask Redis with, and every client would be refused.
+    """
+    reserved = min(max(RESERVED_DESCRIPTORS, descriptors // RESERVED_SHARE), descriptors // 2)
+    return min(MAX_CONNECTIONS_PER_WORKER, descriptors - reserved)
+
+
+def _raise_descriptor_limit() -> int:
+    """The limit of open descriptors, as high as this process may have it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if soft == resource.RLIM_INFINITY:
+        return _ENOUGH_DESCRIPTORS
+    wanted = _ENOUGH_DESCRIPTORS if hard == resource.RLIM_INFINITY else hard
+    if soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 if __name__ == "__main__":

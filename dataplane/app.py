@@ -27,6 +27,8 @@ from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
 from dataplane.api.exchange import Edge, Stalls
 from dataplane.api.forwarded import TrustedProxies
+from dataplane.api.front import Front
+from dataplane.api.listener import bound_unread_replies
 from dataplane.api.server import EXPECTED_MESSAGES, Server
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
@@ -186,7 +188,7 @@ class Worker:
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
                     self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
-                    self.stalls.watch(), self._resolve_proxies(), self._drain(),
+                    self.stalls.watch(), self._resolve_proxies(), self._drain(), self._bound_unread_replies(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -227,6 +229,9 @@ class Worker:
         await asyncio.sleep(self.settings.drain_timeout_s)
         self.server.drain_out()
 
+    async def _bound_unread_replies(self) -> None:
+        await bound_unread_replies(self.settings.bind_port, timeout_s=self.settings.write_stall_timeout_s)
+
     async def _resolve_proxies(self) -> None:
         while self.proxies.has_names:
             await self.proxies.resolve()
@@ -264,7 +269,7 @@ def _identity(settings: Settings) -> Identity:
     )
 
 
-def create() -> Litestar:
+def create() -> Front:
     """The factory that granian calls: one application in one worker process."""
     _die_with_parent()
     settings = config.load(os.environ)
@@ -286,7 +291,9 @@ def create() -> Litestar:
     handlers: list[HTTPRouteHandler] = [*health.routes(worker.readiness)]
     if settings.playground_enabled:
         handlers.append(playground.route())
-    return Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    app = Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    own_paths = [path for handler in handlers for path in handler.paths]
+    return Front(app, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
 
 
 def _die_with_parent() -> None:
