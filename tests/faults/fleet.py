@@ -68,15 +68,21 @@ class Fleet:
         return [link for (plane, target), link in self.links.items() if target == server and plane.startswith(kind)]
 
     def pids(self, name: str) -> list[int]:
-        """The processes of a plane, the one that supervises first; or that of a mock or a server."""
+        """The processes of a plane or a server, the first one first; or that of a mock."""
         for mock in self.mocks:
             if mock.name == name:
                 return [mock.pid]
-        return self._owners.pids(name) if name in self.planes else [self.gateway.server_pid(name)]
+        if name in self.planes:
+            return self._owners.pids(name)
+        pid = self.gateway.server_pid(name)
+        try:
+            return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+        except psutil.NoSuchProcess:
+            return []
 
     def signal(self, name: str, number: signal.Signals) -> None:
-        """Sends a signal to a plane (all its processes at once, or for SIGTERM the first), a mock or a server."""
-        if name in ("redis", "postgres"):
+        """Sends a signal to a plane (all its processes, or for SIGTERM the first), a mock or a server."""
+        if name in ("redis", "postgres") and number not in (signal.SIGSTOP, signal.SIGCONT):
             self.gateway.signal_server(name, number)
             return
         if number in (signal.SIGTERM, signal.SIGKILL):
