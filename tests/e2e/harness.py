@@ -144,6 +144,11 @@ class Gateway(Process):
         self.redis = redis_client.Redis.from_url(self.description["redis_url"], decode_responses=True)
         self.state = Path(self.description["state_dir"])
         self._server_pids: dict[str, int] = {role: self.description["pids"][role][0] for role in ("redis", "postgres")}
+        # Every key that was made here, and how far each file of the stack was searched for them.
+        self.minted: list[str] = []
+        self.looked_through: dict[Path, int] = {}
+        # Who serves, until the test says that it ends or replaces it.
+        self._serving = self.serving()
 
     def tenant(
         self, name: str, *, models: list[str] | None = None, prompt_log_days: int | None = None, **limits: int
@@ -169,6 +174,7 @@ class Gateway(Process):
     def key(self, tenant: str, name: str = "test", **fields: Any) -> str:
         request = key_pb2.CreateKeyRequest(tenant=tenant, name=name, **fields)
         api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=10).api_key
+        self.minted.append(api_key)
         return api_key
 
     def update_tenant(self, name: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
@@ -248,6 +254,35 @@ class Gateway(Process):
                     below = child.children(recursive=True)
                     return next((one.pid for one in below if "tracker" not in " ".join(one.cmdline())), child.pid)
         raise AssertionError(f"no data plane listens on {port}")
+
+    def serving(self) -> dict[str, int]:
+        """The process that serves now for each plane; 0 while there is none."""
+        found: dict[str, int] = {}
+        for child in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.Error, ValueError):
+                bind = child.environ().get("GATEWAY_ADMIN_BIND", "")
+                number = self.description["admin_addresses"].index(bind)
+                found[f"controlplane-{number + 1}"] = child.pid
+        for number in range(len(self.urls)):
+            with contextlib.suppress(AssertionError):
+                found[f"dataplane-{number + 1}"] = self.worker(number)
+        return found
+
+    def may_restart(self, plane: str = "") -> None:
+        """From now on this plane, or every one, may be served by another process than before."""
+        for name in [plane] if plane else list(self._serving):
+            self._serving.pop(name, None)
+
+    def restarted(self) -> list[str]:
+        """The planes that were started again though nobody said that they might; what runs now is right afterwards."""
+        now = self.serving()
+        found = [name for name, pid in self._serving.items() if now.get(name) != pid]
+        self._serving = now
+        return found
+
+    def server_pid(self, role: str) -> int:
+        """The process of ``redis`` or ``postgres``."""
+        return self._server_pids[role]
 
     def dataplane_environment(self) -> dict[str, str]:
         """The environment that the data planes were started with."""
