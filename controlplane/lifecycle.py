@@ -72,7 +72,7 @@ class ControlPlane:
             self.port = await self._server.start()
             _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
             bind = self._settings.metrics_bind
-            with scrape.served(self._metrics.registry, host=bind.host, port=bind.port):
+            with scrape.served(self._metrics.registry, scrape.bound(host=bind.host, port=bind.port)):
                 await self._work()
         finally:
             await self._server.stop(grace_s=0)

@@ -22,7 +22,8 @@ from litestar import Litestar, asgi
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from dataplane import config
+from dataplane import config, gathering, readings
+from dataplane.access import Observers, request_log
 from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
 from dataplane.api.exchange import Edge, Stalls
@@ -59,7 +60,7 @@ from dataplane.upstream.client import Backends, Timeouts
 from dataplane.upstream.meter import meters
 from dataplane.upstream.transport import Transport
 from dataplane.values import Limits
-from shared import logs, scrape, sealing
+from shared import logs, sealing
 from shared.clock import Clock, SystemClock
 from shared.lifecycle import Readiness
 from shared.sealing import Sealer
@@ -82,6 +83,7 @@ class Worker:
         self.settings = settings
         self.readiness = Readiness(READINESS_CHECKS)
         self.metrics = Metrics()
+        self.requests = request_log(level=settings.log_level, style=settings.log_format)
         self.link = Link(url=settings.redis_url, timeout_s=settings.redis_timeout_s, readiness=self.readiness)
         calls = Calls(backlog_max_events=settings.backlog_max_events)
         self.settlements = Settlements(link=self.link, calls=calls, capacity=settings.settle_buffer_size)
@@ -109,7 +111,14 @@ class Worker:
             ttl_s=settings.key_cache_ttl_s,
             clock=clock,
         )
-        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, refused=refused, clock=clock)
+        self.leases = RedisLeases(
+            link=self.link,
+            calls=calls,
+            buffer=self.settlements,
+            refused=refused,
+            clock=clock,
+            on_answer=self.metrics.admission_waited,
+        )
         self.watch = Watch(
             planes=planes,
             changes=Changes(store=store, keys=self.keys, refused=refused, renewal=self.renewal),
@@ -133,8 +142,15 @@ class Worker:
             proxies=self.proxies,
             clock=clock,
         )
-
-        self._watch_gauges()
+        readings.of_worker(
+            self.metrics,
+            server=self.server,
+            readiness=self.readiness,
+            models=self.models,
+            watch=self.watch,
+            capacity=settings.settle_buffer_size,
+        )
+        readings.of_redis(self.metrics, link=self.link, renewal=self.renewal, settlements=self.settlements)
 
     def _pipeline(self, clock: Clock) -> Pipeline:
         """The stages over their adapters."""
@@ -150,19 +166,22 @@ class Worker:
             max_connections=settings.max_connections,
             clock=clock,
         )
+        authenticate = Authenticate(
+            keys=self.keys, failures=self.failures, log=self.anonymous, pepper=settings.key_pepper
+        )
+        relay = Relay(models=self.models, upstreams=upstreams, clock=clock)
+        readings.of_requests(self.metrics, authenticate=authenticate, relay=relay, upstreams=upstreams)
         return Pipeline(
-            authenticate=Authenticate(
-                keys=self.keys, failures=self.failures, log=self.anonymous, pepper=settings.key_pepper
-            ),
+            authenticate=authenticate,
             admit=Admit(leases=self.leases, keys=self.keys, models=self.models),
             route=Route(models=self.models, upstreams=upstreams),
-            relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
+            relay=relay,
             settle=Settle(
                 settlements=self.settlements,
                 refusals=self.refusals,
                 renewals=self.renewal,
                 meter=meters(clock, self.metrics.anomaly_seen),
-                observer=self.metrics,
+                observer=Observers(self.metrics, self.requests),
                 clock=clock,
             ),
             status_of=problems.status_of,
@@ -171,10 +190,8 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The worker's life: its tasks run inside; leaving drains."""
-        host, _, port = self.settings.metrics_bind.rpartition(":")
-        with scrape.served(self.metrics.registry, host=host.strip("[]"), port=int(port)):
-            async with self._tasks():
-                yield
+        async with gathering.answering(self.settings.runtime_dir, self.metrics.figures), self._tasks():
+            yield
         await self.transport.aclose()
         await self.verifier.close()
 
@@ -186,7 +203,7 @@ class Worker:
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
                     self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
-                    self.stalls.watch(), self._resolve_proxies(), self._drain(),
+                    self.stalls.watch(), self.requests.run(), self._resolve_proxies(), self._drain(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -202,15 +219,6 @@ class Worker:
                 await self.settlements.drained(SETTLE_TIMEOUT_S)
                 for task in tasks:
                     task.cancel()
-
-    def _watch_gauges(self) -> None:
-        self.metrics.gauge("gateway_requests_in_flight", "Requests being answered", lambda: len(self.server.in_flight))
-        self.metrics.gauge("gateway_ready", "1 while every readiness check holds", lambda: float(self.readiness.ready))
-        self.metrics.gauge(
-            "gateway_settlements_waiting", "Settlements that Redis has not taken", lambda: self.settlements.unsettled
-        )
-        self.metrics.gauge("gateway_watch_current", "1 while the watch is live", lambda: float(self.watch.is_current))
-        self.metrics.gauge("gateway_state_revision", "Last revision of the watch", lambda: self.watch.revision)
 
     def _listen_for_stop(self) -> None:
         """SIGTERM first takes the worker out of service; granian's own stop follows, as if by SIGINT."""

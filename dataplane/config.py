@@ -68,11 +68,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             "GATEWAY_METRICS_BIND",
-            "host:port for metrics; the port counts up per worker",
+            "host:port for metrics, of all workers together; where it is taken, the next port",
             pattern=r"\S+:\d+",
             group="Service",
         ),
     ] = "127.0.0.1:9464"
+    runtime_dir: Annotated[
+        str | None,
+        Setting(
+            "GATEWAY_RUNTIME_DIR",
+            "Folder of sockets on which workers answer their supervisor; unset: a temporary one",
+            group="Service",
+        ),
+    ] = None
     playground_enabled: Annotated[
         bool, Setting("PLAYGROUND_ENABLED", "Serve the playground at /playground", group="Service")
     ] = False
