@@ -110,7 +110,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def create(settings: Settings) -> ControlPlane:
     """One control-plane process; it connects to nothing before it runs."""
     parts = _parts(settings)
-    parts.metrics.watch_backends(lambda: {name: not poll.problem for name, poll in parts.discovery.last_polls.items()})
+    parts.metrics.watch_backends(lambda: parts.discovery.last_polls, parts.discovery.failures)
     server = AdminServer(
         address=str(settings.admin_bind),
         callers=_callers(settings),
@@ -169,6 +169,7 @@ def _parts(settings: Settings) -> Parts:
             state=state,
             watchers=hub,
             sealer=sealer,
+            on_deferred=metrics.publication_deferred,
         ),
         client=client,
         metrics=metrics,
@@ -264,7 +265,7 @@ def _state_service(parts: Parts) -> Service:
 
 def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     return (
-        OutboxDrain(publisher=parts.publisher),
+        OutboxDrain(publisher=parts.publisher, on_deferred=parts.metrics.publication_deferred),
         Reconciler(
             publisher=parts.publisher,
             state=parts.state,

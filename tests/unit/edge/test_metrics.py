@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import urllib.request
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
-from dataplane.figures import MAX_SERIES, OTHER, Counter, Histogram, Reading, families, merged
+from dataplane.figures import MAX_SERIES, OTHER, Counter, Histogram, Merge, Reading, families, merged
 from dataplane.gathering import Workers, answering
 from dataplane.metrics import Metrics, operation_of
 from shared import scrape
@@ -47,8 +48,14 @@ def samples_of(metrics: Metrics) -> Samples:
     }
 
 
-def ended(metrics: Metrics, **fields) -> None:
-    told = {"arrival": ARRIVAL, "principal": PRINCIPAL, "event": EVENT, "status": 200, "duration_s": 0.5}
+def ended(metrics: Metrics, **fields: Any) -> None:
+    told: dict[str, Any] = {
+        "arrival": ARRIVAL,
+        "principal": PRINCIPAL,
+        "event": EVENT,
+        "status": 200,
+        "duration_s": 0.5,
+    }
     metrics.request_ended(**(told | fields))
 
 
@@ -132,8 +139,9 @@ def test_workers_are_added_up_and_their_gauges_as_each_gauge_says():
         counter.add(("x",), value)
         counter.add((str(value),))
         histogram.observe(value)
-        gauges = [Reading(merge, "g", lambda: value, merge=merge) for merge in ("sum", "min", "max")]
-        return [one.figure() for one in (counter, histogram, *gauges)]
+        merges: tuple[Merge, ...] = ("sum", "min", "max")
+        gauges = [Reading(merge, "g", lambda: value, merge=merge) for merge in merges]
+        return [counter.figure(), histogram.figure(), *(gauge.figure() for gauge in gauges)]
 
     both = {figure.name: dict(figure.series) for figure in merged([worker(1.5), worker(3.0)])}
     assert both["c"] == {("x",): [4.5], ("1.5",): [1], ("3.0",): [1]}

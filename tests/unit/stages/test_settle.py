@@ -22,7 +22,7 @@ from dataplane.errors import (
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.stages.settle import OpenLease, Settle
-from dataplane.values import InferenceRequest, Lease, Principal, Usage
+from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
 from shared.records import UsageEvent
 from tests.fakes.manual_clock import ManualClock
 from tests.unit.stages.principals import ARRIVAL, INFERENCE, LEASE, PRINCIPAL
