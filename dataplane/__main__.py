@@ -7,6 +7,7 @@ workers. A worker that dies takes the replica down: whoever started it starts it
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
 import resource
 import socket
@@ -21,9 +22,11 @@ from granian.server.mp import MPServer
 from dataplane import config
 from dataplane.api.server import EXPECTED_MESSAGES
 from dataplane.config import Settings
+from dataplane.figures import families
 from dataplane.gathering import Workers
-from shared import logs, scrape
+from shared import logs, scrape, telemetry
 from shared.config import EXIT_CONFIGURATION, ConfigurationError
+from shared.otlp_metrics import MetricsPush
 
 # Idle connections count against it, so it has to be far above the number of requests in flight.
 CONNECTIONS_PER_WORKER = 20_000
@@ -55,8 +58,16 @@ def main() -> None:
 class Replica(MPServer):
     """The supervisor of the workers; it also answers for all of them when somebody asks for metrics."""
 
-    def __init__(self, *arguments: Any, listener: socket.socket, workers_seen: Workers, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        listener: socket.socket,
+        workers_seen: Workers,
+        target: telemetry.Target | None,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._target = target
         self._listener = listener
         self._workers_seen = workers_seen
         self._serving = contextlib.ExitStack()
@@ -65,6 +76,9 @@ class Replica(MPServer):
         """Starts the workers, then the thread that is asked for metrics: no process may be forked after that."""
         super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call] # granian types it not
         port = self._serving.enter_context(scrape.served(self._workers_seen.registry(), self._listener))
+        if self._target is not None:
+            push = MetricsPush(self._target, lambda: families(self._workers_seen.figures()))
+            self._serving.enter_context(push)
         _log.info("metrics_served", port=port)
 
     def shutdown(self, exit_code: int = 0) -> None:
@@ -99,6 +113,16 @@ def _replica(settings: Settings, folder: str) -> Replica:
         workers_kill_timeout=int(settings.drain_timeout_s) + KILL_GRACE_S,
         listener=scrape.bound(host=host.strip("[]"), port=int(port)),
         workers_seen=Workers(folder),
+        target=_target(settings),
+    )
+
+
+def _target(settings: Settings) -> telemetry.Target | None:
+    return telemetry.target_of(
+        settings,
+        plane="dataplane",
+        instance=f"{socket.gethostname()}:{settings.bind_port}",
+        version=importlib.metadata.version("neuronetz-gateway"),
     )
 
 

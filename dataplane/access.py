@@ -15,7 +15,7 @@ from typing import Protocol
 
 import msgspec
 
-from dataplane.metrics import Metrics
+from dataplane.ports import Observer
 from dataplane.values import Arrival, Principal
 from shared import logs
 from shared.records import UsageEvent
@@ -163,23 +163,22 @@ class NoLines:
 
 
 class Observers:
-    """Implements ``ports.Observer`` for the metrics and the log together."""
+    """Implements ``ports.Observer`` for several together."""
 
-    def __init__(self, metrics: Metrics, log: RequestLog) -> None:
-        self._metrics = metrics
-        self._log = log
+    def __init__(self, *observers: Observer) -> None:
+        self._observers = observers
 
     def request_ended(
         self, *, arrival: Arrival, principal: Principal | None, event: UsageEvent | None, status: int, duration_s: float
     ) -> None:
         """See ``ports.Observer``."""
-        for observer in (self._metrics, self._log):
+        for observer in self._observers:
             observer.request_ended(
                 arrival=arrival, principal=principal, event=event, status=status, duration_s=duration_s
             )
 
     def __repr__(self) -> str:
-        return f"Observers({self._metrics!r}, {self._log!r})"
+        return f"Observers{self._observers!r}"
 
 
 def request_log(*, level: str, style: str) -> RequestLog:

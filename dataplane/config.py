@@ -195,6 +195,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1_000_000
     prompt_log_days: settings.PromptLogDays = 30
 
+    # Telemetry
+    otlp_endpoint: settings.OTLPEndpoint = None
+    otlp_headers: settings.OTLPHeaders = None
+    otlp_service: settings.OTLPService = None
+    traced_share: settings.TracedShare = 0.1
+    metrics_interval_ms: settings.MetricsInterval = 60_000
+
 
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings; raises ``shared.config.ConfigurationError`` with every fault at once."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -60,18 +61,21 @@ async def answering(folder: str | None, figures: Callable[[], list[Figure]]) -> 
 
 
 class Workers:
-    """The workers of this process, seen from their supervisor. Call it from one thread at a time."""
+    """The workers of this process, seen from their supervisor; any thread may ask."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
+        self._turn = threading.Lock()
         self._last: dict[Path, list[Figure]] = {}
 
     def figures(self) -> list[Figure]:
-        """What all workers have counted together.
+        """What all workers have counted together; asks each of them."""
+        with self._turn:
+            return self._figures()
 
-        One that does not answer now counts with what it has counted before, without its gauges: a counter that fell
-        and rose again would look like a burst of requests.
-        """
+    def _figures(self) -> list[Figure]:
+        # One that does not answer now counts with what it has counted before, without its gauges: a counter that fell
+        # and rose again would look like a burst of requests.
         asked = {path: _asked(path) for path in self._folder.glob(f"{os.getpid()}-*.sock")}
         answered = {path: figures for path, figures in asked.items() if figures is not None}
         silent = [
