@@ -1,4 +1,7 @@
-"""Runs the migrations: one process at a time, all or nothing, on start or as a command of its own."""
+"""Runs the migrations: one process at a time, all or nothing, on start or as a command of its own.
+
+A role that does not own the schema can change nothing in it: then the run only checks that nothing is to be done.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,9 @@ LOCK_TIMEOUT_S = 120.0
 
 # The number means nothing; it must only be the same in every release.
 _LOCK = 5_021_877_410
+
+# Who is not the owner finds the schema as it must be, or waits for the owner to migrate it.
+_IS_OWNER = "SELECT pg_has_role(nspowner, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = 'gateway'"
 
 _log = logs.get("controlplane.store")
 
@@ -77,6 +83,16 @@ async def _check_version(lock: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def _run() -> None:
+    try:
+        await _run_allowed()
+    except asyncpg.InsufficientPrivilegeError as fault:
+        raise StoreUnavailableError(
+            "the schema is older than this release and this role may not change it: "
+            "run neuronetz-gateway migrate as the owner of the database"
+        ) from fault
+
+
+async def _run_allowed() -> None:
     Migration._meta.db = engine.DB
     async with engine.transaction() as connection:
         for schema in ("gateway", "control"):
@@ -88,6 +104,13 @@ async def _run() -> None:
             result = await _Migrations(app_name=APP_CONFIG.app_name).run()
         if not result.success:
             raise StoreUnavailableError(f"migrations failed: {result.message}")
-        granted = await connection.fetchval("SELECT control.grant_console()")
+        is_owner = await connection.fetchval(_IS_OWNER)
+        granted = await _grant(connection) if is_owner else []
         await connection.execute("SELECT gateway.ensure_partitions($1)", PARTITION_DAYS_AHEAD)
-    _log.info("schema_migrated", console_role=granted)
+    _log.info("schema_migrated" if is_owner else "schema_verified", granted=granted)
+
+
+async def _grant(connection: engine.Connection) -> list[str]:
+    """Gives the roles that exist their rights; their names."""
+    console = ["console"] if await connection.fetchval("SELECT control.grant_console()") else []
+    return [*console, *await connection.fetchval("SELECT control.grant_processes()")]

@@ -74,19 +74,12 @@ async def _partition_days(parent: str) -> list[dt.date]:
 
 
 async def _drop(parent: Literal["audit_log", "prompt_log"], day: dt.date) -> bool:
-    # Names of our own tables and a date: nothing here comes from outside.
-    partition = f"gateway.{parent}_{day:%Y%m%d}"
     try:
         async with engine.transaction() as connection:
             await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-            if await connection.fetchval("SELECT to_regclass($1) IS NULL", partition):
-                return False
-            if parent == "prompt_log":
-                await connection.execute(f"LOCK TABLE {partition} IN ACCESS EXCLUSIVE MODE")
-                if await connection.fetchval("SELECT EXISTS (SELECT FROM gateway.prompt_log WHERE day = $1)", day):
-                    return False
-            await connection.execute(f"DROP TABLE {partition}")
+            # A function, because only the owner of the schema may drop tables, and a control plane need not be it.
+            dropped: bool = await connection.fetchval("SELECT gateway.drop_partition($1, $2)", parent, day)
     except asyncpg.LockNotAvailableError as fault:
-        raise StoreUnavailableError(f"partition {partition} is in use") from fault
-    return True
+        raise StoreUnavailableError(f"partition {parent}_{day:%Y%m%d} is in use") from fault
+    return dropped

@@ -27,14 +27,14 @@ def package_folder(name: str) -> Path | None:
 
 
 def postgres_bin() -> Path:
-    """The folder with `initdb` and `postgres`.
+    """The folder with `initdb`, `postgres` and `psql`.
 
     Order: GATEWAY_PG_BIN, the wheels, the distribution's highest version, PATH. Raises StackError when there is none.
     """
     given = os.environ.get("GATEWAY_PG_BIN")
     if given:
         if not _has_postgres(Path(given)):
-            raise StackError(f"GATEWAY_PG_BIN={given} has no initdb and postgres")
+            raise StackError(f"GATEWAY_PG_BIN={given} has no initdb, postgres and psql")
         return Path(given)
     for folder in _postgres_folders():
         if _has_postgres(folder):
@@ -95,7 +95,7 @@ def _leading_number(name: str) -> int:
 
 
 def _has_postgres(folder: Path) -> bool:
-    return all(os.access(folder / program, os.X_OK) for program in ("initdb", "postgres"))
+    return all(os.access(folder / program, os.X_OK) for program in ("initdb", "postgres", "psql"))
 
 
 def _checked_redis(server: Path) -> Path:

@@ -41,6 +41,14 @@ from deploy.local.waiting import Pause, wait_until
 DATABASE = "gateway"
 SUPERUSER = "postgres"
 OWNER = "gateway"
+# Roles of processes and people, and the secret and variable that hold the password of each.
+ROLES = Path(__file__).parents[1] / "postgres" / "roles.sql"
+CONTROL, OPERATOR, CONSOLE = "gateway_control", "gateway_operator", "console"
+_PASSWORDS = {
+    CONTROL: ("postgres_control", "GATEWAY_CONTROL_PASSWORD"),
+    OPERATOR: ("postgres_operator", "GATEWAY_OPERATOR_PASSWORD"),
+    CONSOLE: ("postgres_console", "GATEWAY_CONSOLE_PASSWORD"),
+}
 MAX_CONNECTIONS = 200
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -52,7 +60,8 @@ class Postgres:
 
     Needs Postgres 15 or newer. `fsync=False` is for tests: fast, and lost with the machine, not with the process.
     `settings` are passed as they are. The server has one database, `gateway`, owned by the role `gateway`, which may
-    create roles but is no superuser.
+    create roles but is no superuser, and the roles of `deploy/postgres/roles.sql`, which get their rights from the
+    migrations.
     """
 
     def __init__(
@@ -92,8 +101,13 @@ class Postgres:
 
     @property
     def owner_dsn(self) -> str:
-        """Address of the database `gateway` for its owner: what the control plane gets."""
+        """Address of the database `gateway` for its owner: who migrates."""
         return f"postgres://{OWNER}:{self._secrets.get('postgres_owner')}@{HOST}:{self.port}/{DATABASE}"
+
+    def role_dsn(self, role: str) -> str:
+        """Address of the database `gateway` for one of the roles ``CONTROL``, ``OPERATOR`` and ``CONSOLE``."""
+        password = self._secrets.get(_PASSWORDS[role][0])
+        return f"postgres://{role}:{password}@{HOST}:{self.port}/{DATABASE}"
 
     def dsn_of(self, database: str) -> str:
         """Address of any database for the superuser."""
@@ -136,6 +150,7 @@ class Postgres:
         wait_until(
             lambda: self._accepts(home.data), timeout_s=START_TIMEOUT_S, what="Postgres", pause=pause, log=self.log
         )
+        self._make_roles(programs)
 
     def stop(self) -> None:
         """Stop the server: running transactions are rolled back, sessions are closed."""
@@ -204,6 +219,16 @@ class Postgres:
         if "ERROR:" in output or "FATAL:" in output:
             raise StackError(f"Postgres could not make the database {DATABASE}:\n{output}")
         draft.rename(home.data)
+
+    def _make_roles(self, programs: Path) -> None:
+        """Make the roles, also on data of an earlier release. Passwords travel in the environment."""
+        environment = {variable: self._secrets.get(secret) for secret, variable in _PASSWORDS.values()}
+        environment["PGPASSWORD"] = self._secrets.get("postgres_superuser")
+        address = ("-h", HOST, "-p", str(self.port), "-U", SUPERUSER, "-d", DATABASE)
+        command = [str(programs / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", *address, "-f", str(ROLES)]
+        status, output = run(command, further=environment)
+        if status != 0:
+            raise StackError(f"Postgres could not make its roles:\n{output.strip()}")
 
     def _accepts(self, data: Path) -> bool:
         if not self.is_running:

@@ -78,8 +78,17 @@ def spawn(
         os.close(output)
 
 
-def run(command: Sequence[str], *, standard_input: str = "", run_as: RunAs = MYSELF) -> tuple[int, str]:
-    """Run a command to its end: its exit status and what it said. Status 127 means that it could not be started."""
+def run(
+    command: Sequence[str],
+    *,
+    standard_input: str = "",
+    run_as: RunAs = MYSELF,
+    further: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Run a command to its end: its exit status and what it said. Status 127 means that it could not be started.
+
+    `further` are variables beyond the few that every child gets.
+    """
     try:
         done = subprocess.run(  # nosec B603 - a list of words, never a shell
             leashed(command, run_as=run_as),
@@ -88,7 +97,7 @@ def run(command: Sequence[str], *, standard_input: str = "", run_as: RunAs = MYS
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            env=plain_environment(os.environ),
+            env=plain_environment(os.environ) | dict(further or {}),
             cwd="/",
             start_new_session=True,
             timeout=RUN_TIMEOUT_S,

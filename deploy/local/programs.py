@@ -61,17 +61,24 @@ class Program:
         return self.environment["PLAYGROUND_ENABLED"].lower() in ("1", "true", "yes", "on")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stores:
+    """Addresses of Redis and Postgres, each with the credentials of who uses it."""
+
+    redis_of_data: str
+    redis_of_control: str
+    postgres_of_control: str
+    postgres_of_owner: str
+
+
 class Planner:
     """Makes the programs of one stack; ports come from its book, secrets from its state folder."""
 
-    def __init__(
-        self, options: Options, *, secrets: Secrets, ports: PortBook, redis_url: str, database_url: str
-    ) -> None:
+    def __init__(self, options: Options, *, secrets: Secrets, ports: PortBook, stores: Stores) -> None:
         self._options = options
         self._secrets = secrets
         self._ports = ports
-        self._redis_url = redis_url
-        self._database_url = database_url
+        self._stores = stores
 
     def __repr__(self) -> str:
         return f"Planner({self._options.state})"
@@ -84,15 +91,25 @@ class Planner:
         environment = plain_environment(os.environ)
         return Program(role=MOCK, number=1, command=(*PYTHON, *arguments), environment=environment, port=port)
 
+    def migration(self) -> tuple[tuple[str, ...], Mapping[str, str]]:
+        """Command and environment of what brings the schema up to date, as the owner of the database."""
+        command = (*PYTHON, "-m", "controlplane.cli", "migrate")
+        return command, plain_environment(os.environ) | {"DATABASE_URL": self._stores.postgres_of_owner}
+
     def control_planes(self, mock: Program | None) -> list[Program]:
         """The control-plane replicas, in front of the mock Ollama if there is one."""
         base = self._common() | self._upstream(mock)
-        base |= {"DATABASE_URL": self._database_url, "GATEWAY_ADMIN_TOKEN": self._secrets.get("admin_token")}
+        base |= {
+            "DATABASE_URL": self._stores.postgres_of_control,
+            "REDIS_URL": self._stores.redis_of_control,
+            "GATEWAY_ADMIN_TOKEN": self._secrets.get("admin_token"),
+        }
         return [self._control_plane(number, base) for number in range(1, self._options.control_replicas + 1)]
 
     def data_planes(self, control_planes: Sequence[Program]) -> list[Program]:
         """The data-plane replicas, which watch these control planes."""
         base = self._common() | {
+            "REDIS_URL": self._stores.redis_of_data,
             "GATEWAY_BIND_HOST": HOST,
             "GATEWAY_WORKERS": "1",
             "GATEWAY_CONTROL_ADDRESSES": ",".join(plane.address for plane in control_planes),
@@ -123,7 +140,6 @@ class Planner:
 
     def _common(self) -> dict[str, str]:
         return plain_environment(os.environ) | {
-            "REDIS_URL": self._redis_url,
             "GATEWAY_KEY_PEPPER": self._secrets.get("key_pepper"),
             "GATEWAY_SEALING_KEY": self._secrets.get("sealing_key"),
             "GATEWAY_DATAPLANE_TOKEN": self._secrets.get("dataplane_token"),

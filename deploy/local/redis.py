@@ -6,8 +6,11 @@
 `stop`, `kill` and `start` can follow each other; port, password and data stay. The configuration is a private file,
 so the password is in no command line; the same file lets anybody else start the same server again (`redis.cmd` beside
 it does).
+
+Besides the default user there is one for each kind of process, with the least that it needs: `deploy/redis/users.conf`.
 """
 
+import hashlib
 import os
 import shutil
 import signal
@@ -35,6 +38,8 @@ from deploy.local.state import Secrets
 from deploy.local.waiting import Pause, wait_until
 
 DEFAULT_MAXMEMORY = "256mb"
+USERS = Path(__file__).parents[1] / "redis" / "users.conf"
+DATAPLANE, CONTROLPLANE, OPERATOR = "dataplane", "controlplane", "operator"
 DATA = "redis"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
@@ -80,6 +85,10 @@ class Redis:
     def url(self) -> str:
         """Address with the password of the default user, who may do everything."""
         return f"redis://:{self._password}@{HOST}:{self.port}/0"
+
+    def url_of(self, process: str) -> str:
+        """Address for a kind of process: ``DATAPLANE``, ``CONTROLPLANE`` or ``OPERATOR``."""
+        return f"redis://gateway_{process}:{self._password_of(process)}@{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
@@ -143,6 +152,16 @@ class Redis:
     def _password(self) -> str:
         return self._secrets.get("redis")
 
+    def _password_of(self, process: str) -> str:
+        return self._secrets.get(f"redis_{process}")
+
+    def _users(self) -> str:
+        lines = USERS.read_text()
+        for process in (DATAPLANE, CONTROLPLANE, OPERATOR):
+            hashed = hashlib.sha256(self._password_of(process).encode()).hexdigest()
+            lines = lines.replace(f"@{process}@", hashed)
+        return lines
+
     def _configured(self) -> str:
         settings = {
             "bind": HOST,
@@ -157,7 +176,7 @@ class Redis:
             "maxmemory": DEFAULT_MAXMEMORY,
             "maxmemory-policy": "noeviction",
         } | self._settings
-        return "".join(f"{name} {value}\n" for name, value in settings.items())
+        return "".join(f"{name} {value}\n" for name, value in settings.items()) + self._users()
 
     def _answers(self) -> bool:
         if not self.is_running:

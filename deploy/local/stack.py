@@ -18,11 +18,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
 
-from deploy.local import readiness
+from deploy.local import postgres, readiness, redis
+from deploy.local.errors import StackError
 from deploy.local.options import Options
 from deploy.local.ports import PortBook
 from deploy.local.postgres import Postgres
-from deploy.local.programs import CONTROL, DATA, MOCK, Planner, Program
+from deploy.local.processes import run
+from deploy.local.programs import CONTROL, DATA, MOCK, Planner, Program, Stores
 from deploy.local.redis import Redis
 from deploy.local.state import StateFolder
 from deploy.local.supervisor import Running, end_remembered, remember, stop_all
@@ -85,12 +87,17 @@ class Stack:
             self.options,
             secrets=self.state.secrets,
             ports=self._ports,
-            redis_url=self.redis.url,
-            database_url=self.postgres.owner_dsn,
+            stores=Stores(
+                redis_of_data=self.redis.url_of(redis.DATAPLANE),
+                redis_of_control=self.redis.url_of(redis.CONTROLPLANE),
+                postgres_of_control=self.postgres.role_dsn(postgres.CONTROL),
+                postgres_of_owner=self.postgres.owner_dsn,
+            ),
         )
         mock = planner.mock() if self.options.mock else None
         if mock:
             self._launch([mock], "the mock Ollama listens")
+        self._migrate(planner)
         control_planes = planner.control_planes(mock)
         self._launch(control_planes, "the control plane is serving")
         self._launch(planner.data_planes(control_planes), "the data plane is ready")
@@ -137,6 +144,12 @@ class Stack:
             "admin_token": control[0].environment["GATEWAY_ADMIN_TOKEN"],
             "redis_url": self.redis.url,
             "postgres_dsn": self.postgres.dsn,
+            "redis_urls": {
+                name: self.redis.url_of(name) for name in (redis.DATAPLANE, redis.CONTROLPLANE, redis.OPERATOR)
+            },
+            "postgres_dsns": {
+                name: self.postgres.role_dsn(name) for name in (postgres.CONTROL, postgres.OPERATOR, postgres.CONSOLE)
+            },
             "pids": self.pids(),
             "state_dir": str(self.state.path),
             "logs": self._log_files(),
@@ -161,6 +174,14 @@ class Stack:
             "postgres": [self.postgres.pid],
             "redis": [self.redis.pid],
         }
+
+    def _migrate(self, planner: Planner) -> None:
+        """Bring the schema up to date: the planes are no owners of it."""
+        command, environment = planner.migration()
+        status, output = run(command, further=environment)
+        if status != 0:
+            raise StackError(f"the schema could not be brought up to date:\n{output.strip()}")
+        self._report("the schema is up to date")
 
     def _end_leftovers(self) -> None:
         end_remembered(self._record)

@@ -20,7 +20,7 @@ from controlplane.lifecycle import ControlPlane
 from controlplane.publish import connection
 from controlplane.store import engine, migrate
 from deploy.local.postgres import Postgres
-from deploy.local.redis import Redis
+from deploy.local.redis import CONTROLPLANE, Redis
 from neuronetz.admin.v1 import key_pb2_grpc, tenant_pb2_grpc
 from neuronetz.state.v1 import state_pb2_grpc
 
@@ -98,7 +98,7 @@ async def serving(settings: config.Settings, *, ready: bool = True) -> AsyncIter
 
 @pytest.fixture
 async def settings(postgres_server: Postgres, redis: Redis) -> config.Settings:
-    return settings_for(await fresh_database(postgres_server), redis.url)
+    return settings_for(await fresh_database(postgres_server), redis.url_of(CONTROLPLANE))
 
 
 @pytest.fixture
@@ -127,5 +127,7 @@ async def client(redis: Redis) -> AsyncIterator[RedisClient]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared_gateway(postgres_server: Postgres, redis_server: Redis) -> AsyncIterator[Running]:
     """One control plane for a module whose tests leave nothing behind; they run in the module's loop."""
-    async with serving(settings_for(await fresh_database(postgres_server), redis_server.url)) as running:
+    async with serving(
+        settings_for(await fresh_database(postgres_server), redis_server.url_of(CONTROLPLANE))
+    ) as running:
         yield running

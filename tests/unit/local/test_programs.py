@@ -5,7 +5,7 @@ import pytest
 
 from deploy.local.options import Options
 from deploy.local.ports import PortBook
-from deploy.local.programs import Planner
+from deploy.local.programs import Planner, Stores
 from deploy.local.state import Secrets
 
 
@@ -16,8 +16,12 @@ def plan(tmp_path):
             Options(state=tmp_path, **options),
             secrets=Secrets(tmp_path / "secrets.json"),
             ports=PortBook(tmp_path / "ports.json"),
-            redis_url="redis://:r@127.0.0.1:1/0",
-            database_url="postgres://gateway:p@127.0.0.1:2/gateway",
+            stores=Stores(
+                redis_of_data="redis://data:r@127.0.0.1:1/0",
+                redis_of_control="redis://control:r@127.0.0.1:1/0",
+                postgres_of_control="postgres://control:p@127.0.0.1:2/gateway",
+                postgres_of_owner="postgres://gateway:p@127.0.0.1:2/gateway",
+            ),
         )
 
     return make
@@ -91,3 +95,17 @@ def test_the_environment_of_the_person_stays_out(plan, monkeypatch):
 def test_planes_run_on_this_interpreter(plan):
     (control,) = plan().control_planes(None)
     assert control.command == (sys.executable, "-P", "-m", "controlplane")
+
+
+def test_each_program_has_the_credentials_of_its_own_kind_and_no_other(plan):
+    planner = plan(replicas=2, control_replicas=2)
+    control_planes = planner.control_planes(None)
+    _, migration = planner.migration()
+    assert migration["DATABASE_URL"].startswith("postgres://gateway:")
+    assert "REDIS_URL" not in migration
+    for plane in control_planes:
+        assert plane.environment["DATABASE_URL"].startswith("postgres://control:")
+        assert plane.environment["REDIS_URL"].startswith("redis://control:")
+    for plane in planner.data_planes(control_planes):
+        assert plane.environment["REDIS_URL"].startswith("redis://data:")
+        assert not any("postgres" in value for value in plane.environment.values())

@@ -1,0 +1,148 @@
+"""The users of Redis: each can do what its process does, and nothing that it must not. That they suffice is proven by
+the end-to-end suite, whose processes log in as them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+
+from deploy.local.redis import CONTROLPLANE, DATAPLANE, OPERATOR, Redis
+from shared import keyspace
+from shared.keyspace import KeyId, LeaseId, Period, TenantId
+
+pytestmark = pytest.mark.redis
+
+SHARD = keyspace.SHARDS[7]
+SCOPES = (keyspace.key_scope(KeyId("k")), keyspace.tenant_scope(TenantId("t")))
+STATE = (
+    keyspace.CONFIG,
+    keyspace.MODELS_DISCOVERED,
+    keyspace.key_record("nz_abcdefghi"),
+    keyspace.tenant_record(TenantId("t")),
+    *(name(SHARD) for name in (keyspace.live, keyspace.fence, keyspace.rebuild_token, keyspace.drained, keyspace.deny)),
+)
+COUNTED = (
+    *(keyspace.window(SHARD, scope) for scope in SCOPES),
+    *(keyspace.budget(SHARD, scope, Period("20261121")) for scope in SCOPES),
+    *(keyspace.leases(SHARD, scope) for scope in SCOPES),
+    keyspace.expiry(SHARD),
+    keyspace.lease(SHARD, LeaseId("l")),
+    keyspace.usage(SHARD),
+    keyspace.announced(SHARD),
+    keyspace.auth_failures("192.0.2.0"),
+    keyspace.ANONYMOUS,
+)
+OF_CONTROL = (keyspace.CHANGES, keyspace.REPLICAS, keyspace.job_lock("reap"))
+FORBIDDEN = (
+    ("CONFIG", "GET", "requirepass"),
+    ("CONFIG", "SET", "maxmemory", "1"),
+    ("FLUSHALL",),
+    ("FLUSHDB",),
+    ("KEYS", "*"),
+    ("ACL", "LIST"),
+    ("ACL", "SETUSER", "default", "nopass"),
+    ("SHUTDOWN", "NOSAVE"),
+    ("REPLICAOF", "NO", "ONE"),
+    ("MODULE", "LIST"),
+    ("CLIENT", "KILL", "TYPE", "normal"),
+    ("MONITOR",),
+    ("SUBSCRIBE", "x"),
+    ("SCRIPT", "FLUSH"),
+    ("MIGRATE", "127.0.0.1", "1", "k", "0", "1"),
+    ("GET", "another:program"),
+)
+
+
+@pytest.fixture
+def admin(redis: Redis):
+    with redis_client.Redis.from_url(redis.url, decode_responses=True) as client:
+        yield client
+
+
+def may(admin, user: str, *command: str) -> bool:
+    return admin.execute_command("ACL", "DRYRUN", f"gateway_{user}", *command) == "OK"
+
+
+def writes(key: str) -> tuple[tuple[str, ...], ...]:
+    return (
+        ("SET", key, "x"),
+        ("INCR", key),
+        ("HSET", key, "a", "b"),
+        ("ZADD", key, "1", "a"),
+        ("XADD", key, "*", "e", "x"),
+    )
+
+
+@pytest.mark.parametrize("user", [DATAPLANE, CONTROLPLANE, OPERATOR])
+def test_no_user_may_do_what_belongs_to_whoever_runs_the_server(redis, user):
+    with redis_client.Redis.from_url(redis.url_of(user), protocol=2) as client:
+        assert client.ping()
+        for command in FORBIDDEN:
+            with pytest.raises(redis_client.exceptions.NoPermissionError):
+                client.execute_command(*command)
+
+
+@pytest.mark.parametrize("key", STATE)
+def test_a_data_plane_reads_state_and_cannot_write_it(admin, key):
+    assert may(admin, DATAPLANE, "GET", key)
+    assert may(admin, DATAPLANE, "HMGET", key, "a")
+    for command in (*writes(key), ("DEL", key), ("EXPIRE", key, "1")):
+        assert not may(admin, DATAPLANE, *command), command
+
+
+@pytest.mark.parametrize("key", COUNTED)
+def test_a_data_plane_may_not_delete_what_it_counts(admin, key):
+    assert any(may(admin, DATAPLANE, *command) for command in writes(key))
+    is_lease = key == keyspace.lease(SHARD, LeaseId("l"))
+    assert may(admin, DATAPLANE, "DEL", key) == is_lease
+    for command in (("UNLINK", key), ("XDEL", key, "1-1"), ("XTRIM", key, "MAXLEN", "0"), ("RENAME", key, key)):
+        assert not may(admin, DATAPLANE, *command), command
+
+
+@pytest.mark.parametrize("key", OF_CONTROL)
+def test_a_data_plane_sees_nothing_of_what_control_planes_keep_among_themselves(admin, key):
+    for command in (("GET", key), ("HMGET", key, "a"), ("XLEN", key), ("SET", key, "x")):
+        assert not may(admin, DATAPLANE, *command), command
+
+
+@pytest.mark.parametrize("key", [*STATE, *COUNTED, *OF_CONTROL])
+def test_a_control_plane_has_every_key_of_the_gateway_and_an_operator_reads_them(admin, key):
+    assert may(admin, CONTROLPLANE, "SET", key, "x")
+    assert may(admin, OPERATOR, "GET", key)
+    for command in (("SET", key, "x"), ("DEL", key), ("EVAL", "return 1", "1", key), ("XADD", key, "*", "a", "b")):
+        assert not may(admin, OPERATOR, *command), command
+
+
+def test_a_script_of_a_data_plane_can_do_no_more_than_the_data_plane(redis, admin):
+    fence, config = keyspace.fence(SHARD), keyspace.CONFIG
+    admin.set(fence, "before")
+    with redis_client.Redis.from_url(redis.url_of(DATAPLANE), protocol=2) as client:
+        assert client.eval("return redis.call('GET', KEYS[1])", 1, fence) == b"before"
+        for key in (fence, config):
+            with pytest.raises(redis_client.exceptions.ResponseError):
+                client.eval("return redis.call('SET', KEYS[1], 'mine')", 1, key)
+        with pytest.raises(redis_client.exceptions.ResponseError):
+            client.eval("return redis.call('FLUSHALL')", 0)
+    assert admin.get(fence) == "before"
+    assert admin.get(config) is None
+
+
+def test_a_user_without_its_password_is_refused(redis):
+    url = redis.url_of(DATAPLANE).replace("gateway_dataplane:", "gateway_dataplane:x")
+    with redis_client.Redis.from_url(url) as client, pytest.raises(redis_client.exceptions.AuthenticationError):
+        client.ping()
+
+
+def test_the_script_for_images_renders_what_the_embedded_stack_uses(redis, root: Path):
+    passwords = {
+        f"GATEWAY_REDIS_{user.upper()}_PASSWORD": redis.url_of(user).split(":")[2].split("@")[0]
+        for user in (DATAPLANE, CONTROLPLANE, OPERATOR)
+    }
+    script = root / "deploy" / "redis" / "render.sh"
+    path = {"PATH": os.environ["PATH"]}
+    done = subprocess.run([script], env=path | passwords, capture_output=True, text=True, check=True)
+    assert redis.configuration.read_text().endswith(done.stdout)
+    refused = subprocess.run([script], env=path, capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stdout) == (64, "")
