@@ -74,13 +74,20 @@ def _figures(name: str, course: Course) -> str:
     cells = (
         name,
         str(len(_since(course.asked))),
-        *(str(len(kind)) for kind in noticed),
+        _counted(noticed[0]),
+        *(str(len(kind)) for kind in noticed[1:]),
         f"{moments_s[0]:.1f} to {moments_s[-1]:.1f} s" if moments_s else "–",
         _moments(course.came_into("open")[:1]),
         _moments(course.came_into("half_open")),
         _moments(course.came_into("closed")),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _counted(failed: Sequence[Asked]) -> str:
+    """How many failed, and with which statuses."""
+    statuses = ", ".join(str(status) for status in sorted({one.status for one in failed}))
+    return f"{len(failed)} ({statuses})" if failed else "0"
 
 
 def _since(asked: Sequence[Asked]) -> list[Asked]:

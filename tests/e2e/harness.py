@@ -22,6 +22,7 @@ import httpx
 import psutil
 import redis as redis_client
 
+from deploy.local.ports import free_port, is_free
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 from shared import keyspace
 
@@ -111,6 +112,18 @@ def body_of(request: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(request["body_base64"]))
 
 
+def _free_ports(count: int) -> int:
+    """The first of so many free ports in a row.
+
+    Data planes share a port when they find it free at the same moment, as another run on this machine may find the
+    default one; at random that is unlikely.
+    """
+    while True:
+        first = free_port()
+        if all(is_free(first + offset) for offset in range(count)):
+            return first
+
+
 class Backend(Protocol):
     """What a gateway is told of a backend; a mock in the test's own process has it, too."""
 
@@ -128,7 +141,7 @@ class Gateway(Process):
         named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
-            "up", "--json", f"--state={state}", f"--replicas={replicas}",
+            "up", "--json", f"--state={state}", f"--replicas={replicas}", f"--port={_free_ports(replicas)}",
             "--set=MODEL_DISCOVERY_REFRESH_S=1", "--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN=1000000",
             *named, *options,
         )  # fmt: skip

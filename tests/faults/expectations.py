@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from deploy.mock_ollama import bad_content as bad
 from deploy.mock_ollama import faults
+from deploy.mock_ollama.frames import created_at
 from deploy.mock_ollama.scripts import Fault
 
 # Upstream text that no client may ever see.
@@ -73,9 +74,9 @@ class Row:
     forgets_model: bool = False
 
 
-def harmless(fault: Fault) -> Row:
+def harmless(fault: Fault, **fields: Any) -> Row:
     """See the module."""
-    return Row(fault=fault)
+    return Row(fault=fault, **fields)
 
 
 def before(fault: Fault, error: Error = Error.UNAVAILABLE) -> Row:
@@ -112,6 +113,22 @@ def _says(status: int) -> Fault:
 
 def _raw(*slices: str, **fields: Any) -> Fault:
     return faults.Raw(slices=slices, **fields)
+
+
+def _reply(word: str) -> str:
+    """A whole proper reply in which every record says the same word."""
+    record = '{{"model":"m","created_at":"{}","message":{{"role":"assistant","content":"{}"}},"done":{}}}\n'
+    metrics = (
+        'true,"done_reason":"stop","total_duration":71734567,"load_duration":20000000,"prompt_eval_count":10,'
+        '"prompt_eval_duration":2500000,"eval_count":6,"eval_duration":48000000'
+    )
+    body = "".join(record.format(time, said, "false") for time, said in _repeated(word))
+    body += record.format(created_at(OUTPUT_TOKENS), "", metrics)
+    return f"{_HEAD}Content-Length: {len(body)}\r\n\r\n{body}"
+
+
+def _repeated(word: str) -> Records:
+    return [(created_at(index), word) for index in range(OUTPUT_TOKENS)]
 
 
 _HEAD: Final = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
@@ -173,6 +190,10 @@ TABLE: Final[dict[str, Row]] = {
     "raw, shorter than its length": after(
         1, _raw(f"{_HEAD}Content-Length: 9999\r\n\r\n", _RECORD), valid=lambda _: [_RAW]
     ),
+    "raw, another reply behind it": harmless(
+        _raw(_reply("x") + _reply(CANARY), then="keep"), valid=lambda _: _repeated("x")
+    ),
+    "raw, bytes behind it": harmless(_raw(_reply("x") + CANARY, then="keep"), valid=lambda _: _repeated("x")),
     "redirect": before(bad.Redirect(location=f"http://127.0.0.1:1/{CANARY}")),
     "gzip": before(bad.Gzip()),
     "gzip, hidden": before(bad.Gzip(hidden=True)),

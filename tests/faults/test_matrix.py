@@ -137,7 +137,13 @@ def expected(lane: Lane, played: Played) -> Expected:
     if row.error is None:
         charged = Told(prompt=row.prompt, output=row.output)
         told = charged if row.told is None else Told(prompt=row.told[0], output=row.told[1])
-        return Expected(backend=lane.mock.name, records=here, told=told, charged=charged, provenance=row.provenance)
+        return Expected(
+            backend=lane.mock.name,
+            records=list(_valid(lane, played, here)),
+            told=told,
+            charged=charged,
+            provenance=row.provenance,
+        )
     if cell.has_second and row.is_mended and not (cell.stream and row.records):
         there = records_of(upstream_name(played.model, is_healthy=True))
         return Expected(backend=HEALTHY, records=there, is_asked_second=True)
@@ -159,6 +165,8 @@ def _valid(lane: Lane, played: Played, said: Records) -> Iterator[tuple[str, str
     row = lane.row
     if row.valid is not None:
         return iter(row.valid(said))
+    if row.error is None:
+        return iter(said)
     if row.records is not None:
         return iter(said[: row.records])
     count = len(re.findall(rb'"content":', played.seen.body))
