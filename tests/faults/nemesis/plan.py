@@ -16,7 +16,7 @@ _LINK_FAULTS = ("hold", "hold requests", "hold replies", "reset", "delay", "slic
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """One fault. ``where`` is a process, or ``plane>server`` for the link between them; times in seconds from the start."""
+    """One fault. ``where``: a process, or ``plane>server`` for the link between them; seconds are from the start."""
 
     number: int
     kind: str
