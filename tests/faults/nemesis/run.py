@@ -1,4 +1,4 @@
-"""One run: a fleet under load while a plan of faults is played, until its books agree; all of it goes to the history."""
+"""One run: a fleet under load while a plan of faults is played, until its books agree; all goes to the history."""
 
 from __future__ import annotations
 
