@@ -10,7 +10,7 @@ import pytest
 from tests.faults.fleet import MOCKS, Fleet
 from tests.faults.nemesis.history import History, read
 from tests.faults.nemesis.judge import judge
-from tests.faults.nemesis.plan import AT_ONCE, plan
+from tests.faults.nemesis.plan import APART_S, AT_ONCE, plan
 from tests.faults.nemesis.run import run
 from tests.faults.nemesis.timeline import summary, timeline
 
@@ -29,6 +29,14 @@ def test_the_same_seed_gives_the_same_schedule_and_another_one_another():
         assert len(others) <= AT_ONCE
         assert [one for one in others if one.where == fault.where] == [fault]
         assert fault.until_s < 120.0
+
+
+def test_a_worker_does_not_die_while_redis_alone_knows_what_it_held_and_forgets():
+    for seed in range(40):
+        schedule = plan(seed, 120.0, LINKS, MOCKS)
+        emptied = [fault.at_s for fault in schedule if fault.kind == "empty"]
+        died = [one.at_s for one in schedule if one.kind in ("kill", "terminate") and one.where.startswith("data")]
+        assert not [(one, other) for one in emptied for other in died if abs(one - other) < APART_S]
 
 
 @pytest.mark.slow
