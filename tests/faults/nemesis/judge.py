@@ -1,4 +1,4 @@
-"""Reads a history and says what in it must not be. Knows nothing but the history: it can be judged again at any time."""
+"""Reads a history and says what in it must not be; nothing else is needed, so it can be judged again at any time."""
 
 from __future__ import annotations
 

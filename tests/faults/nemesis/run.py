@@ -1,4 +1,4 @@
-"""One run: a fleet under load while a plan of faults is played, until its books agree; everything goes to the history."""
+"""One run: a fleet under load while a plan of faults is played, until its books agree; all goes to the history."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def _tenants(fleet: Fleet, suffix: str, history: History) -> list[Tenant]:
     crowd = tenants()
     for tenant in crowd:
         tenant.name = f"{tenant.name}-{suffix}"
-        fleet.gateway.tenant(tenant.name, **tenant.limits)
+        fleet.gateway.tenant(tenant.name, models=None, prompt_log_days=None, **tenant.limits)
         tenant.api_key = fleet.gateway.key(tenant.name)
         history.add("tenant", tenant=tenant.name, **tenant.limits)
     fleet.gateway.wait_for_models(crowd[0].api_key, *MODELS)
@@ -88,7 +88,7 @@ def _sampled(fleet: Fleet, crowd: Sequence[Tenant], history: History) -> Iterato
     """Memory of the planes, and slots held by each tenant that may have few, once a second."""
     stopping = threading.Event()
     scopes = {
-        tenant.name: scope_ids(fleet.gateway, tenant.name, tenant.api_key)["tenant"]
+        tenant.name: TenantId(scope_ids(fleet.gateway, tenant.name, tenant.api_key)["tenant"])
         for tenant in crowd
         if "concurrent" in tenant.limits
     }
@@ -102,9 +102,7 @@ def _sampled(fleet: Fleet, crowd: Sequence[Tenant], history: History) -> Iterato
                     history.add("memory", plane=plane, pid=pid, rss_bytes=psutil.Process(pid).memory_info().rss)
             for name, tenant_id in scopes.items():
                 with contextlib.suppress(redis_client.RedisError):
-                    key = keyspace.leases(
-                        keyspace.shard_of(TenantId(tenant_id)), keyspace.tenant_scope(TenantId(tenant_id))
-                    )
+                    key = keyspace.leases(keyspace.shard_of(tenant_id), keyspace.tenant_scope(tenant_id))
                     history.add("slots", tenant=name, held=direct.zcard(key))
 
     thread = threading.Thread(target=sample)
