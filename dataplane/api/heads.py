@@ -7,6 +7,7 @@ ours sends. A head that two servers could read differently is refused, whoever s
 
 from __future__ import annotations
 
+import functools
 import re
 
 from litestar.types import HTTPScope
@@ -51,6 +52,8 @@ def check(scope: HTTPScope) -> None:
         raise MalformedRequestError("Transfer-Encoding must be chunked")
 
 
+# Clients repeat theirs with every request.
+@functools.lru_cache(maxsize=256)
 def _is_host(value: bytes) -> bool:
     found = _HOST.fullmatch(value)
     return found is not None and (found[1] is None or int(found[1]) <= MAX_PORT)

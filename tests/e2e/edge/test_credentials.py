@@ -43,14 +43,15 @@ def pepper(gateway) -> bytes:
 
 @pytest.fixture(scope="module")
 def bad_keys(gateway, api_key, pepper) -> dict[str, str]:
-    """One key for each reason to refuse one. Those that were good once have been used, and so has ``api_key``."""
+    """One key for each reason to refuse one. Those that could be were used while they were good."""
     tenant, suspended = (f"t-{uuid.uuid4().hex[:10]}" for _ in range(2))
     for name in (tenant, suspended):
         gateway.tenant(name)
     soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1.5)
     expired = gateway.key(tenant, expires_at=soon)
     revoked, late = gateway.key(tenant), gateway.key(suspended)
-    for key in (expired, revoked, late, api_key):
+    ask(gateway.url, request(expired, start=LISTING))
+    for key in (revoked, late, api_key):
         assert ask(gateway.url, request(key, start=LISTING)).status == 200
     gateway.revoke(revoked)
     gateway.suspend_tenant(suspended)
