@@ -27,6 +27,8 @@ from tests.e2e.harness import Gateway, MockOllama, running
 from tests.fakes.collector import collecting
 
 CLIENTS = 4
+# A busy machine may be slow without anything being refused.
+COMMON = ("--set=REDIS_TIMEOUT_S=5",)
 BODY = json.dumps({"model": "llama3.2", "messages": [{"role": "user", "content": "hi"}], "stream": False}).encode()
 
 
@@ -76,7 +78,7 @@ def main() -> None:
         gateways: dict[str, tuple[Gateway, str]] = {}
         for name, told in variants(collector.endpoint).items():
             state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            gateway = stack.enter_context(running(Gateway(state, [mock], f"--port={free_port()}", *told)))
+            gateway = stack.enter_context(running(Gateway(state, [mock], *COMMON, f"--port={free_port()}", *told)))
             gateway.tenant("bench")
             gateways[name] = (gateway, gateway.key("bench"))
             gateway.wait_for_models(gateways[name][1], "llama3.2:latest")
