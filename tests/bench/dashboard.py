@@ -37,6 +37,7 @@ SECONDS, STEP_S, RATE_INTERVAL = 180, 3, "12s"
 CLIENTS = 8
 FAULT_AT_S, FAULT_FOR_S = 50, 30
 REDIS_AT_S, REDIS_FOR_S = 140, 2
+PACE = {"tokens": 40, "tokens_per_record": 1, "record_delay_ms": 12, "load_delay_ms": 0}
 
 
 @contextlib.contextmanager
@@ -88,9 +89,11 @@ def play(gateway: Gateway, mocks: list[MockOllama]) -> None:
         time.sleep(max(0.0, began_s + at_s - time.monotonic()))
 
     until(FAULT_AT_S)
-    mocks[0].script({"fault": {"kind": "status", "status": 500}, "times": 1_000_000})
+    for path in ("/api/chat", "/api/embed"):
+        mocks[0].script({"fault": {"kind": "status", "status": 500}, "match": {"path": path}, "times": 1_000_000})
     until(FAULT_AT_S + FAULT_FOR_S)
-    mocks[0].script()
+    mocks[0].reset()
+    mocks[0].settings(**PACE)
     until(REDIS_AT_S)
     gateway.signal_server("redis", signal.SIGSTOP)
     until(REDIS_AT_S + REDIS_FOR_S)
@@ -130,7 +133,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         mocks = [stack.enter_context(running(MockOllama(name))) for name in ("first", "second")]
         for mock in mocks:
-            mock.settings(tokens=40, tokens_per_record=1, record_delay_ms=12, load_delay_ms=0)
+            mock.settings(**PACE)
         state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         told = (f"--port={free_port()}", "--set=GATEWAY_WORKERS=2")
         gateway = stack.enter_context(running(Gateway(state, mocks, *told)))

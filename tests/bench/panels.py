@@ -12,7 +12,7 @@ Points = Sequence[tuple[float, float]]
 
 COLUMNS, WIDTH, HEIGHT, TITLE = 4, 310, 190, 26
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 50
-LEGENDS = 6
+LEGENDS, LEGEND_CHARACTERS = 6, 15
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d")
 _UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s"}
 _STYLE = (
@@ -76,7 +76,7 @@ def _panel(panel: Panel, seconds: float) -> str:
         ]
         if number < LEGENDS:
             x, y = 10 + (number % 3) * (WIDTH - 16) // 3, HEIGHT - 24 + (number // 3) * 12
-            shown = legend if len(legend) <= 17 else legend[:16] + "…"
+            shown = legend if len(legend) <= LEGEND_CHARACTERS else legend[: LEGEND_CHARACTERS - 1] + "…"
             parts.append(f'<rect x="{x}" y="{y - 6}" width="8" height="3" fill="{colour}"/>')
             parts.append(f'<text x="{x + 11}" y="{y}">{escape(shown)}</text>')
     return "".join(parts)
@@ -107,6 +107,6 @@ def _round_up(value: float) -> float:
 def _text(value: float, unit: str) -> str:
     if unit == "s" and 0 < value < 1:
         return f"{value * 1000:g} ms"
-    if value >= 1000:
+    if value >= 1000 and unit != "s":
         return f"{value / 1000:g} k{_UNITS.get(unit, '')}"
     return f"{value:g} {_UNITS.get(unit, '')}".strip()
