@@ -48,6 +48,7 @@ def main() -> None:
     """Runs until SIGINT or SIGTERM."""
     try:
         settings = config.load(os.environ)
+        listener = _metrics_listener(settings)
     except ConfigurationError as error:
         for fault in error.faults:
             print(f"configuration: {fault}", file=sys.stderr)  # noqa: T201 - before there is a log
@@ -57,7 +58,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="neuronetz-gateway-") as temporary:
         # Workers read their settings anew and have to find the same folder.
         folder = os.environ["GATEWAY_RUNTIME_DIR"] = settings.runtime_dir or temporary
-        _replica(settings, folder, connections).serve()
+        _replica(settings, folder, connections, listener).serve()
 
 
 class Replica(MPServer):
@@ -94,8 +95,15 @@ class Replica(MPServer):
             self._serving.close()
 
 
-def _replica(settings: Settings, folder: str, connections: int) -> Replica:
+def _metrics_listener(settings: Settings) -> socket.socket:
     host, _, port = settings.metrics_bind.rpartition(":")
+    try:
+        return scrape.bound(host=host.strip("[]"), port=int(port))
+    except (OSError, OverflowError) as fault:
+        raise ConfigurationError([f"GATEWAY_METRICS_BIND: cannot be listened on: {fault}"]) from None
+
+
+def _replica(settings: Settings, folder: str, connections: int, listener: socket.socket) -> Replica:
     return Replica(
         "dataplane.app:create",
         factory=True,
@@ -116,7 +124,7 @@ def _replica(settings: Settings, folder: str, connections: int) -> Replica:
             level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane="dataplane"
         ),
         workers_kill_timeout=int(settings.drain_timeout_s) + KILL_GRACE_S,
-        listener=scrape.bound(host=host.strip("[]"), port=int(port)),
+        listener=listener,
         workers_seen=Workers(folder),
         target=_target(settings),
     )
