@@ -36,9 +36,11 @@ from controlplane.publish.usage_stream import BacklogState, UsageStreams
 from controlplane.rpc import tracing
 from controlplane.rpc.adjusting import Adjuster
 from controlplane.rpc.backends import BackendService
+from controlplane.rpc.bounds import CallBounds
 from controlplane.rpc.fleet import FleetService
 from controlplane.rpc.keys import KeyService
 from controlplane.rpc.models import ModelService
+from controlplane.rpc.operators import OperatorService
 from controlplane.rpc.receipts import Receipts
 from controlplane.rpc.server import AdminServer, Service, TLSFiles
 from controlplane.rpc.state import NAME as STATE_SERVICE
@@ -74,6 +76,7 @@ from neuronetz.admin.v1 import (
     fleet_pb2_grpc,
     key_pb2_grpc,
     model_pb2_grpc,
+    operator_pb2_grpc,
     tenant_pb2_grpc,
     usage_pb2_grpc,
 )
@@ -127,6 +130,7 @@ def create(settings: Settings) -> ControlPlane:
     server = AdminServer(
         address=str(settings.admin_bind),
         callers=_callers(settings),
+        bounds=CallBounds(clock=parts.clock, calls_per_s=settings.admin_calls_per_s),
         services=_services(settings, parts),
         tls=_tls(settings),
         behind=() if traces is None else (tracing.TracingInterceptor(traces),),
@@ -245,6 +249,11 @@ def _services(settings: Settings, parts: Parts) -> tuple[Service, ...]:
         _service("neuronetz.admin.v1.ModelService", model_pb2_grpc.add_ModelServiceServicer_to_server, models),
         _usage_service(settings, parts),
         _fleet_service(parts),
+        _service(
+            "neuronetz.admin.v1.OperatorService",
+            operator_pb2_grpc.add_OperatorServiceServicer_to_server,
+            OperatorService(),
+        ),
         _state_service(parts),
         _service("neuronetz.state.v1.KeyVerifier", state_pb2_grpc.add_KeyVerifierServicer_to_server, verifier),
     )
@@ -338,7 +347,7 @@ def _callers(settings: Settings) -> Callers:
     tokens = [OperatorToken(name="admin", role=Role.ADMIN, token=settings.admin_token), *settings.operator_tokens]
     if settings.dataplane_token is not None:
         tokens.append(OperatorToken(name="dataplane", role=Role.DATAPLANE, token=settings.dataplane_token))
-    return Callers(tuple(tokens))
+    return Callers(tuple(tokens), settings.operator_certificates)
 
 
 def _tls(settings: Settings) -> TLSFiles | None:

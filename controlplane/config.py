@@ -131,6 +131,26 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
             group="Security",
         ),
     ] = ()
+    operator_certificates: Annotated[
+        tuple[roles.OperatorCertificate, ...],
+        Setting(
+            "GATEWAY_OPERATOR_CERTIFICATES",
+            "Callers known by a client certificate in place of a token, as identity:role, separated by commas; the "
+            "identity is its common or an alternative name, roles are viewer, operator, admin, dataplane",
+            parse=roles.parse_operator_certificates,
+            group="Security",
+        ),
+    ] = ()
+    admin_calls_per_s: Annotated[
+        int,
+        Setting(
+            "GATEWAY_ADMIN_CALLS_PER_S",
+            "Calls of one operator per second, in bursts of five times as many",
+            minimum=1,
+            maximum=100_000,
+            group="Service",
+        ),
+    ] = 200
     dataplane_token: Annotated[
         Secret | None,
         Setting("GATEWAY_DATAPLANE_TOKEN", "Token of the data planes", parse=_token, group="Security"),
@@ -267,6 +287,8 @@ def _tls_faults(known: Mapping[str, Any]) -> Iterator[str]:
         yield "GATEWAY_ADMIN_TLS_CERT, GATEWAY_ADMIN_TLS_KEY: must be set together"
     if client_ca is not None and cert is None:
         yield "GATEWAY_ADMIN_TLS_CLIENT_CA: needs GATEWAY_ADMIN_TLS_CERT"
+    if known.get("operator_certificates") and client_ca is None:
+        yield "GATEWAY_OPERATOR_CERTIFICATES: needs GATEWAY_ADMIN_TLS_CLIENT_CA"
     files = {"TLS_CERT": cert, "TLS_KEY": key, "TLS_CLIENT_CA": client_ca}
     for name, path in files.items():
         if path is not None and not Path(path).is_file():

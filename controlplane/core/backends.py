@@ -21,6 +21,7 @@ from shared.redaction import REDACTED, Secret
 
 BackendName = NewType("BackendName", str)
 
+VARIABLE = "OLLAMA_BACKENDS"
 SINGLE_NAME = BackendName("default")
 BARE_SCHEME = "none"
 ADDED_PRIORITY = 100
@@ -204,6 +205,30 @@ def serialize(backends: Iterable[StaticBackend], *, redacted: bool) -> str:
     Not redacted, ``parse_backends`` reads the same backends again.
     """
     return json.dumps([_as_item(index, backend, redacted=redacted) for index, backend in enumerate(backends)])
+
+
+def redacted_line(backends: Iterable[StaticBackend | AddedBackend]) -> str:
+    """``OLLAMA_BACKENDS=…`` with these backends, added ones after static ones, and ``***`` for every token."""
+    known = [(isinstance(backend, AddedBackend), backend) for backend in backends]
+    known.sort(key=lambda pair: (pair[0], pair[1].priority))
+    priorities = ranks((added, backend.priority) for added, backend in known)
+    shown = [
+        StaticBackend(
+            name=backend.name,
+            url=backend.url,
+            token=Secret(REDACTED) if _has_token(backend) else None,
+            header=backend.header,
+            scheme=backend.scheme,
+            priority=priority,
+            weight=backend.weight,
+        )
+        for (_, backend), priority in zip(known, priorities, strict=True)
+    ]
+    return f"{VARIABLE}={serialize(shown, redacted=True)}"
+
+
+def _has_token(backend: StaticBackend | AddedBackend) -> bool:
+    return bool(backend.token) if isinstance(backend, StaticBackend) else backend.sealed_token is not None
 
 
 def ranks(keys: Iterable[tuple[int, int]]) -> list[int]:

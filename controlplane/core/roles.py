@@ -1,10 +1,11 @@
-"""Who may call: the roles, and the tokens that stand for them."""
+"""Who may call: the roles, and the tokens and certificates that stand for them."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
@@ -13,6 +14,7 @@ from shared.redaction import Secret
 
 MIN_TOKEN_LENGTH = 16
 MAX_TOKEN_LENGTH = 512
+MAX_IDENTITY_LENGTH = 253
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,62}", re.ASCII)
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -41,18 +43,35 @@ class OperatorToken(msgspec.Struct, frozen=True, kw_only=True):
     token: Secret
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is at the other end of a call."""
+class OperatorCertificate(msgspec.Struct, frozen=True, kw_only=True):
+    """What the holder of a client certificate may do; the certificate itself is verified by TLS.
 
-    name: str
+    ``identity`` is its common name or one of its alternative names, to the letter.
+    """
+
+    identity: str
     role: Role
 
 
-class Callers:
-    """The callers that are known, by the SHA-256 of their tokens; the tokens themselves are not kept."""
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is at the other end of a call, and how that is known: by ``token`` or ``certificate``."""
 
-    def __init__(self, tokens: tuple[OperatorToken, ...]) -> None:
+    name: str
+    role: Role
+    credential: str = "token"
+
+
+class Callers:
+    """The callers that are known, by the SHA-256 of their tokens; the tokens themselves are not kept.
+
+    Those with a certificate are known by a name in it.
+    """
+
+    def __init__(self, tokens: tuple[OperatorToken, ...], certificates: tuple[OperatorCertificate, ...] = ()) -> None:
         self._callers = [(_fingerprint(item.token.reveal()), Caller(name=item.name, role=item.role)) for item in tokens]
+        self._certified = {
+            item.identity: Caller(name=item.identity, role=item.role, credential="certificate") for item in certificates
+        }
 
     def find(self, token: str) -> Caller | None:
         """The caller of a token. Compares with every known one, so that time tells nothing."""
@@ -63,8 +82,17 @@ class Callers:
                 found = caller
         return found
 
+    @property
+    def by_certificate(self) -> bool:
+        """Whether a certificate can stand for a caller."""
+        return bool(self._certified)
+
+    def certified(self, identities: Iterable[str]) -> Caller | None:
+        """The caller of a certificate that TLS has verified, by its names; None when none of them is known."""
+        return next((self._certified[name] for name in identities if name in self._certified), None)
+
     def __repr__(self) -> str:
-        return f"Callers({len(self._callers)})"
+        return f"Callers({len(self._callers)} tokens, {len(self._certified)} certificates)"
 
 
 def check_token(token: Secret) -> Secret:
@@ -90,6 +118,22 @@ def parse_operator_tokens(text: str) -> tuple[OperatorToken, ...]:
         except ValueError as fault:
             raise ValueError(f"the token of entry {number} {fault}") from None
     return tuple(tokens)
+
+
+def parse_operator_certificates(text: str) -> tuple[OperatorCertificate, ...]:
+    """Reads ``identity:role,…``; raises ``ValueError`` with the rule."""
+    certificates: dict[str, OperatorCertificate] = {}
+    for number, item in enumerate((part.strip() for part in text.split(",") if part.strip()), start=1):
+        # From the right: a name may be a URI.
+        identity, _, role = item.rpartition(":")
+        if not identity or len(identity) > MAX_IDENTITY_LENGTH or not identity.isprintable():
+            raise ValueError(f"entry {number} must be identity:role with a name of the certificate")
+        if role not in tuple(Role):
+            raise ValueError(f"entry {number} must have one of the roles {', '.join(Role)}")
+        if identity in certificates:
+            raise ValueError(f"entry {number} names the identity of an entry before")
+        certificates[identity] = OperatorCertificate(identity=identity, role=Role(role))
+    return tuple(certificates.values())
 
 
 def _fingerprint(token: str) -> bytes:

@@ -24,6 +24,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 _READ = Rule(roles=frozenset({Role.VIEWER, Role.OPERATOR, Role.ADMIN}))
 _CHANGE = Rule(roles=frozenset({Role.OPERATOR, Role.ADMIN}), mutates=True)
 _OPERATE = Rule(roles=frozenset({Role.OPERATOR, Role.ADMIN}))
+_ADMINISTER = Rule(roles=frozenset({Role.ADMIN}))
 _PLANE = Rule(roles=frozenset({Role.DATAPLANE, Role.ADMIN}))
 # What workers are told, sealed credentials of backends among it, is for nobody else.
 _WATCH = Rule(roles=frozenset({Role.DATAPLANE}))
@@ -35,6 +36,7 @@ _BACKENDS = "/neuronetz.admin.v1.BackendService"
 _MODELS = "/neuronetz.admin.v1.ModelService"
 _USAGE = "/neuronetz.admin.v1.UsageService"
 _FLEET = "/neuronetz.admin.v1.FleetService"
+_OPERATORS = "/neuronetz.admin.v1.OperatorService"
 
 RULES: dict[str, Rule] = {
     f"{_TENANTS}/CreateTenant": _CHANGE,
@@ -67,12 +69,16 @@ RULES: dict[str, Rule] = {
     f"{_USAGE}/QueryAudit": _READ,
     f"{_USAGE}/TailAudit": _READ,
     f"{_USAGE}/AdjustBudget": _CHANGE,
+    f"{_OPERATORS}/WhoAmI": _READ,
+    # Says what others have asked for.
+    f"{_OPERATORS}/ListOperatorAudit": _ADMINISTER,
     "/neuronetz.state.v1.StateService/Watch": _WATCH,
     "/neuronetz.state.v1.StateService/GetSnapshot": _WATCH,
     "/neuronetz.state.v1.KeyVerifier/Verify": _PLANE,
     "/grpc.health.v1.Health/Check": _ANY,
     "/grpc.health.v1.Health/List": _ANY,
     "/grpc.health.v1.Health/Watch": _ANY,
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": _READ,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _READ,
 }
 

@@ -89,35 +89,43 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         if not request.no_validate:
             models = await self._validated(given)
         backend = self._sealed(given, request, existing)
+        line = await self._environment_line(without=backend.name, added=backend)
         if request.validate_only:
-            return pb.AddBackendResponse(backend=_message(backend, models=models))
+            return pb.AddBackendResponse(backend=_message(backend, models=models), environment_line=line)
         if existing is None:
             await self._added.add(backend)
         else:
             await self._added.replace(backend)
         applied = await self._publish()
         return pb.AddBackendResponse(
-            backend=_message(backend, models=models), publication=convert.publication(applied=applied)
+            backend=_message(backend, models=models),
+            publication=convert.publication(applied=applied),
+            environment_line=line,
         )
 
     async def RemoveBackend(self, request: pb.RemoveBackendRequest, context: Context) -> pb.RemoveBackendResponse:
         """As the proto says."""
         self._check_dynamic(request.name)
+        line = await self._environment_line(without=request.name)
         if request.validate_only:
             await self._added.get(request.name)
-            return pb.RemoveBackendResponse()
+            return pb.RemoveBackendResponse(environment_line=line)
         await self._added.remove(request.name)
-        return pb.RemoveBackendResponse(publication=convert.publication(applied=await self._publish()))
+        return pb.RemoveBackendResponse(
+            publication=convert.publication(applied=await self._publish()), environment_line=line
+        )
 
     async def ListBackends(self, request: pb.ListBackendsRequest, context: Context) -> pb.ListBackendsResponse:
         """As the proto says."""
         known = await self._known()
         polls = self._discovered.last_polls
+        backends, following = convert.page_of(await self._all(), request.page_size, request.page_token)
         return pb.ListBackendsResponse(
             backends=[
                 _with_health(_message(backend), known.get(backend.name), polls.get(backend.name))
-                for backend in await self._all()
-            ]
+                for backend in backends
+            ],
+            next_page_token=following,
         )
 
     async def ProbeBackends(self, request: pb.ProbeBackendsRequest, context: Context) -> pb.ProbeBackendsResponse:
@@ -136,6 +144,16 @@ class BackendService(backend_pb2_grpc.BackendServiceServicer):
         """Every backend in routing order; a static one hides an added one of its name."""
         added = [backend for backend in await self._added.page() if backend.name not in self._static]
         return [*self._static.values(), *added]
+
+    async def _environment_line(self, *, without: str, added: AddedBackend | None = None) -> str:
+        """The line of an environment file with all backends but one, and one that is new or replaces it."""
+        backends = [backend for backend in await self._all() if backend.name != without or added is not None]
+        places = {backend.name: place for place, backend in enumerate(backends)}
+        if added is not None and added.name in places:
+            backends[places[added.name]] = added
+        elif added is not None:
+            backends.append(added)
+        return rules.redacted_line(backends)
 
     def _check_dynamic(self, name: str) -> None:
         if name in self._static:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+from collections.abc import Sequence
 
 import msgspec
 from google.protobuf.duration_pb2 import Duration
@@ -158,3 +159,18 @@ def read_page_token(token: str, length: int) -> tuple[str, ...] | None:
     if len(position) != length:
         raise InvalidRequestError("page_token must be the next_page_token of the page before")
     return position
+
+
+def page_of[T](items: Sequence[T], size: int, token: str) -> tuple[Sequence[T], str]:
+    """A page of a list that is known whole, and the token of the next one. Raises ``InvalidRequestError``."""
+    wanted = read_page_size(size)
+    position = read_page_token(token, 1)
+    start = _offset(position[0]) if position is not None else 0
+    following = write_page_token(str(start + wanted)) if start + wanted < len(items) else ""
+    return items[start : start + wanted], following
+
+
+def _offset(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise InvalidRequestError("page_token must be the next_page_token of the page before")
+    return int(text)

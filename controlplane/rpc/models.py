@@ -52,9 +52,10 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
         kept = {policy.model: policy for policy in await self._kept.every()}
         record = await self._discovered.read()
         known = {entry.backend: entry for entry in record.backends} if record else {}
-        shown = [known.get(name) or BackendModelsRecord(backend=name, seen_at_ms=0) for name in names]
+        every = [known.get(name) or BackendModelsRecord(backend=name, seen_at_ms=0) for name in names]
         present = _models_of(list(known.values()))
-        listed = _models_of(shown)
+        listed = _models_of(every)
+        shown, following = convert.page_of(every, request.page_size, request.page_token)
         response = pb.ListModelsResponse(
             backends=[
                 pb.BackendModels(
@@ -68,8 +69,9 @@ class ModelService(model_pb2_grpc.ModelServiceServicer):
             policies=[
                 _policy(policy, policies.problem_of(policy, present))
                 for policy in kept.values()
-                if not request.backend or policy.model in listed
+                if not request.page_token and (not request.backend or policy.model in listed)
             ],
+            next_page_token=following,
         )
         if record is not None:
             response.cached_until.FromDatetime(dt.datetime.fromtimestamp(record.expires_at_ms / 1000, dt.UTC))

@@ -8,15 +8,19 @@ from pathlib import Path
 import grpc
 import msgspec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from controlplane.core.roles import Callers
+from controlplane.rpc.bounds import CallBounds
 from controlplane.rpc.interceptors import Gatekeeper
 
+REFLECTION_OF_TODAY = "grpc.reflection.v1.ServerReflection"
 MAX_RECEIVED_BYTES = 1024 * 1024
 # A page of a thousand keys with many grants each.
 MAX_SENT_BYTES = 32 * 1024 * 1024
-MAX_CONCURRENT_CALLS = 1000
+# Data planes watch with one call each and verify keys with a few; the calls of all others are bounded far below this.
+MAX_CONCURRENT_CALLS = 4000
+MAX_CALLS_OF_ONE_CONNECTION = 512
 KEEPALIVE_S = 20
 KEEPALIVE_TIMEOUT_S = 10
 # Clients may ping this often; sooner is answered with GOAWAY.
@@ -26,6 +30,7 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     ("grpc.max_send_message_length", MAX_SENT_BYTES),
     ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", MAX_CALLS_OF_ONE_CONNECTION),
     ("grpc.keepalive_time_ms", KEEPALIVE_S * 1000),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_S * 1000),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -68,6 +73,7 @@ class AdminServer:
         *,
         address: str,
         callers: Callers,
+        bounds: CallBounds,
         services: Sequence[Service],
         tls: TLSFiles | None,
         behind: Sequence[grpc.aio.ServerInterceptor] = (),
@@ -75,7 +81,7 @@ class AdminServer:
         self._address = address
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper(callers), *behind],
+            interceptors=[Gatekeeper(callers, bounds), *behind],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
@@ -83,7 +89,7 @@ class AdminServer:
             service.add(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.name for service in services]
-        reflection.enable_server_reflection([*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        _add_reflection(self._server, [*names, health.SERVICE_NAME, reflection.SERVICE_NAME])
         self._names = ("", *names)
         self._ends = [service.end for service in services if service.end is not None]
         self._tls = tls
@@ -118,6 +124,19 @@ class AdminServer:
 
     def __repr__(self) -> str:
         return f"AdminServer({self._address})"
+
+
+def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:
+    """Reflection under its name of today too: the library has the older one, and the messages are the same."""
+    reflection.enable_server_reflection(names, server)
+    servicer = reflection.aio.ReflectionServicer(names)
+    today = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    handler = grpc.method_handlers_generic_handler(REFLECTION_OF_TODAY, {"ServerReflectionInfo": today})
+    server.add_generic_rpc_handlers((handler,))
 
 
 def _credentials(files: TLSFiles) -> grpc.ServerCredentials:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$neuronetz/admin/v1/annotations.proto\x12\x12neuronetz.admin.v1\x1a google/protobuf/descriptor.proto:3\n\npositional\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x05:3\n\nshown_once\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:/\n\x06\x64\x65tail\x12\x1d.google.protobuf.FieldOptions\x18\xd3\x86\x03 \x01(\x08:/\n\x05\x61lias\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$neuronetz/admin/v1/annotations.proto\x12\x12neuronetz.admin.v1\x1a google/protobuf/descriptor.proto:3\n\npositional\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x05:3\n\nshown_once\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:/\n\x06\x64\x65tail\x12\x1d.google.protobuf.FieldOptions\x18\xd3\x86\x03 \x01(\x08:3\n\nof_dry_run\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:/\n\x05\x61lias\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x03(\t:5\n\x0b\x64\x65structive\x12\x1e.google.protobuf.MethodOptions\x18\xd2\x86\x03 \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -14,12 +14,20 @@ DESCRIPTOR: _descriptor.FileDescriptor
 POSITIONAL_FIELD_NUMBER: _builtins.int
 SHOWN_ONCE_FIELD_NUMBER: _builtins.int
 DETAIL_FIELD_NUMBER: _builtins.int
+OF_DRY_RUN_FIELD_NUMBER: _builtins.int
 ALIAS_FIELD_NUMBER: _builtins.int
+DESTRUCTIVE_FIELD_NUMBER: _builtins.int
 positional: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.int]
 """In a request: the field may also be given without its name, as the n-th argument (1 is the first)."""
 shown_once: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """In an answer: the value is shown once and cannot be had again; tables say so with the field's comment."""
 detail: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """In an answer: left out of lists for people, where it would crowd out what they look for."""
+of_dry_run: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""In an answer to a request with validate_only: people are shown this field and nothing else."""
 alias: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _containers.RepeatedScalarFieldContainer[_builtins.str]]
 """Further names of the command."""
+destructive: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""It ends something that somebody may be using: people are asked first, programs must say --yes. So are RPCs whose
+names begin with Delete, Remove, Revoke, Suspend or Clear.
+"""

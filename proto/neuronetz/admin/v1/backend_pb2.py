@@ -27,7 +27,7 @@ from neuronetz.admin.v1 import annotations_pb2 as neuronetz_dot_admin_dot_v1_dot
 from neuronetz.admin.v1 import publication_pb2 as neuronetz_dot_admin_dot_v1_dot_publication__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n neuronetz/admin/v1/backend.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a$neuronetz/admin/v1/publication.proto\"\x8c\x02\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.neuronetz.admin.v1.BackendOrigin\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06header\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\r\n\x05token\x18\x07 \x01(\t\x12\x0f\n\x07healthy\x18\x08 \x01(\x08\x12\x0e\n\x06models\x18\t \x01(\x05\x12\x30\n\x0clast_seen_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\x0e\n\x06weight\x18\x0c \x01(\x05\"\xea\x01\n\x11\x41\x64\x64\x42\x61\x63kendRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\x88\xb5\x18\x02\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06header\x18\x04 \x01(\t\x12\x0e\n\x06scheme\x18\x05 \x01(\t\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x13\n\x0bno_validate\x18\x08 \x01(\x08\x12\x15\n\rvalidate_only\x18\t \x01(\x08\x12\x13\n\x06weight\x18\n \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_priorityB\t\n\x07_weight\"x\n\x12\x41\x64\x64\x42\x61\x63kendResponse\x12,\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x1b.neuronetz.admin.v1.Backend\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"A\n\x14RemoveBackendRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"M\n\x15RemoveBackendResponse\x12\x34\n\x0bpublication\x18\x01 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\"\x15\n\x13ListBackendsRequest\"E\n\x14ListBackendsResponse\x12-\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Backend\"*\n\x14ProbeBackendsRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"i\n\x0bProbeResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\x12\n\nlatency_ms\x18\x04 \x01(\x03\x12\x0e\n\x06models\x18\x05 \x01(\x05\x12\x0f\n\x07problem\x18\x06 \x01(\t\"I\n\x15ProbeBackendsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.neuronetz.admin.v1.ProbeResult*f\n\rBackendOrigin\x12\x1e\n\x1a\x42\x41\x43KEND_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42\x41\x43KEND_ORIGIN_STATIC\x10\x01\x12\x1a\n\x16\x42\x41\x43KEND_ORIGIN_DYNAMIC\x10\x02\x32\xae\x03\n\x0e\x42\x61\x63kendService\x12[\n\nAddBackend\x12%.neuronetz.admin.v1.AddBackendRequest\x1a&.neuronetz.admin.v1.AddBackendResponse\x12\x64\n\rRemoveBackend\x12(.neuronetz.admin.v1.RemoveBackendRequest\x1a).neuronetz.admin.v1.RemoveBackendResponse\x12\x61\n\x0cListBackends\x12\'.neuronetz.admin.v1.ListBackendsRequest\x1a(.neuronetz.admin.v1.ListBackendsResponse\x12v\n\rProbeBackends\x12(.neuronetz.admin.v1.ProbeBackendsRequest\x1a).neuronetz.admin.v1.ProbeBackendsResponse\"\x10\x8a\xb5\x18\x0cprobe-ollamab\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n neuronetz/admin/v1/backend.proto\x12\x12neuronetz.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a$neuronetz/admin/v1/annotations.proto\x1a$neuronetz/admin/v1/publication.proto\"\x8c\x02\n\x07\x42\x61\x63kend\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\x31\n\x06origin\x18\x03 \x01(\x0e\x32!.neuronetz.admin.v1.BackendOrigin\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06header\x18\x05 \x01(\t\x12\x0e\n\x06scheme\x18\x06 \x01(\t\x12\r\n\x05token\x18\x07 \x01(\t\x12\x0f\n\x07healthy\x18\x08 \x01(\x08\x12\x0e\n\x06models\x18\t \x01(\x05\x12\x30\n\x0clast_seen_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07problem\x18\x0b \x01(\t\x12\x0e\n\x06weight\x18\x0c \x01(\x05\"\xea\x01\n\x11\x41\x64\x64\x42\x61\x63kendRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x11\n\x03url\x18\x02 \x01(\tB\x04\x88\xb5\x18\x02\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06header\x18\x04 \x01(\t\x12\x0e\n\x06scheme\x18\x05 \x01(\t\x12\x15\n\x08priority\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07replace\x18\x07 \x01(\x08\x12\x13\n\x0bno_validate\x18\x08 \x01(\x08\x12\x15\n\rvalidate_only\x18\t \x01(\x08\x12\x13\n\x06weight\x18\n \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_priorityB\t\n\x07_weight\"\x98\x01\n\x12\x41\x64\x64\x42\x61\x63kendResponse\x12,\n\x07\x62\x61\x63kend\x18\x01 \x01(\x0b\x32\x1b.neuronetz.admin.v1.Backend\x12\x34\n\x0bpublication\x18\x02 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12\x1e\n\x10\x65nvironment_line\x18\x03 \x01(\tB\x04\xa0\xb5\x18\x01\"A\n\x14RemoveBackendRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"m\n\x15RemoveBackendResponse\x12\x34\n\x0bpublication\x18\x01 \x01(\x0e\x32\x1f.neuronetz.admin.v1.Publication\x12\x1e\n\x10\x65nvironment_line\x18\x02 \x01(\tB\x04\xa0\xb5\x18\x01\"<\n\x13ListBackendsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"^\n\x14ListBackendsResponse\x12-\n\x08\x62\x61\x63kends\x18\x01 \x03(\x0b\x32\x1b.neuronetz.admin.v1.Backend\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x14ProbeBackendsRequest\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\x88\xb5\x18\x01\"i\n\x0bProbeResult\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12\n\n\x02ok\x18\x03 \x01(\x08\x12\x12\n\nlatency_ms\x18\x04 \x01(\x03\x12\x0e\n\x06models\x18\x05 \x01(\x05\x12\x0f\n\x07problem\x18\x06 \x01(\t\"I\n\x15ProbeBackendsResponse\x12\x30\n\x07results\x18\x01 \x03(\x0b\x32\x1f.neuronetz.admin.v1.ProbeResult*f\n\rBackendOrigin\x12\x1e\n\x1a\x42\x41\x43KEND_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n\x15\x42\x41\x43KEND_ORIGIN_STATIC\x10\x01\x12\x1a\n\x16\x42\x41\x43KEND_ORIGIN_DYNAMIC\x10\x02\x32\xae\x03\n\x0e\x42\x61\x63kendService\x12[\n\nAddBackend\x12%.neuronetz.admin.v1.AddBackendRequest\x1a&.neuronetz.admin.v1.AddBackendResponse\x12\x64\n\rRemoveBackend\x12(.neuronetz.admin.v1.RemoveBackendRequest\x1a).neuronetz.admin.v1.RemoveBackendResponse\x12\x61\n\x0cListBackends\x12\'.neuronetz.admin.v1.ListBackendsRequest\x1a(.neuronetz.admin.v1.ListBackendsResponse\x12v\n\rProbeBackends\x12(.neuronetz.admin.v1.ProbeBackendsRequest\x1a).neuronetz.admin.v1.ProbeBackendsResponse\"\x10\x8a\xb5\x18\x0cprobe-ollamab\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,34 +38,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADDBACKENDREQUEST'].fields_by_name['name']._serialized_options = b'\210\265\030\001'
   _globals['_ADDBACKENDREQUEST'].fields_by_name['url']._loaded_options = None
   _globals['_ADDBACKENDREQUEST'].fields_by_name['url']._serialized_options = b'\210\265\030\002'
+  _globals['_ADDBACKENDRESPONSE'].fields_by_name['environment_line']._loaded_options = None
+  _globals['_ADDBACKENDRESPONSE'].fields_by_name['environment_line']._serialized_options = b'\240\265\030\001'
   _globals['_REMOVEBACKENDREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_REMOVEBACKENDREQUEST'].fields_by_name['name']._serialized_options = b'\210\265\030\001'
+  _globals['_REMOVEBACKENDRESPONSE'].fields_by_name['environment_line']._loaded_options = None
+  _globals['_REMOVEBACKENDRESPONSE'].fields_by_name['environment_line']._serialized_options = b'\240\265\030\001'
   _globals['_PROBEBACKENDSREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_PROBEBACKENDSREQUEST'].fields_by_name['name']._serialized_options = b'\210\265\030\001'
   _globals['_BACKENDSERVICE'].methods_by_name['ProbeBackends']._loaded_options = None
   _globals['_BACKENDSERVICE'].methods_by_name['ProbeBackends']._serialized_options = b'\212\265\030\014probe-ollama'
-  _globals['_BACKENDORIGIN']._serialized_start=1261
-  _globals['_BACKENDORIGIN']._serialized_end=1363
+  _globals['_BACKENDORIGIN']._serialized_start=1390
+  _globals['_BACKENDORIGIN']._serialized_end=1492
   _globals['_BACKEND']._serialized_start=166
   _globals['_BACKEND']._serialized_end=434
   _globals['_ADDBACKENDREQUEST']._serialized_start=437
   _globals['_ADDBACKENDREQUEST']._serialized_end=671
-  _globals['_ADDBACKENDRESPONSE']._serialized_start=673
-  _globals['_ADDBACKENDRESPONSE']._serialized_end=793
-  _globals['_REMOVEBACKENDREQUEST']._serialized_start=795
-  _globals['_REMOVEBACKENDREQUEST']._serialized_end=860
-  _globals['_REMOVEBACKENDRESPONSE']._serialized_start=862
-  _globals['_REMOVEBACKENDRESPONSE']._serialized_end=939
-  _globals['_LISTBACKENDSREQUEST']._serialized_start=941
-  _globals['_LISTBACKENDSREQUEST']._serialized_end=962
-  _globals['_LISTBACKENDSRESPONSE']._serialized_start=964
-  _globals['_LISTBACKENDSRESPONSE']._serialized_end=1033
-  _globals['_PROBEBACKENDSREQUEST']._serialized_start=1035
-  _globals['_PROBEBACKENDSREQUEST']._serialized_end=1077
-  _globals['_PROBERESULT']._serialized_start=1079
-  _globals['_PROBERESULT']._serialized_end=1184
-  _globals['_PROBEBACKENDSRESPONSE']._serialized_start=1186
-  _globals['_PROBEBACKENDSRESPONSE']._serialized_end=1259
-  _globals['_BACKENDSERVICE']._serialized_start=1366
-  _globals['_BACKENDSERVICE']._serialized_end=1796
+  _globals['_ADDBACKENDRESPONSE']._serialized_start=674
+  _globals['_ADDBACKENDRESPONSE']._serialized_end=826
+  _globals['_REMOVEBACKENDREQUEST']._serialized_start=828
+  _globals['_REMOVEBACKENDREQUEST']._serialized_end=893
+  _globals['_REMOVEBACKENDRESPONSE']._serialized_start=895
+  _globals['_REMOVEBACKENDRESPONSE']._serialized_end=1004
+  _globals['_LISTBACKENDSREQUEST']._serialized_start=1006
+  _globals['_LISTBACKENDSREQUEST']._serialized_end=1066
+  _globals['_LISTBACKENDSRESPONSE']._serialized_start=1068
+  _globals['_LISTBACKENDSRESPONSE']._serialized_end=1162
+  _globals['_PROBEBACKENDSREQUEST']._serialized_start=1164
+  _globals['_PROBEBACKENDSREQUEST']._serialized_end=1206
+  _globals['_PROBERESULT']._serialized_start=1208
+  _globals['_PROBERESULT']._serialized_end=1313
+  _globals['_PROBEBACKENDSRESPONSE']._serialized_start=1315
+  _globals['_PROBEBACKENDSRESPONSE']._serialized_end=1388
+  _globals['_BACKENDSERVICE']._serialized_start=1495
+  _globals['_BACKENDSERVICE']._serialized_end=1925
 # @@protoc_insertion_point(module_scope)

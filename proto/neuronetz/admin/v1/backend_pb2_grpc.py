@@ -67,6 +67,7 @@ class BackendServiceServicer:
 
     def AddBackend(self, request, context):
         """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+        The answer holds the OLLAMA_BACKENDS line of all backends, tokens redacted; with `validate_only` people see only it.
 
         neuronetz-gateway add-backend embedded http://ollama:11434
         neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
@@ -78,7 +79,9 @@ class BackendServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveBackend(self, request, context):
-        """Removes a backend that was added by RPC.
+        """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
+
+        neuronetz-gateway remove-backend gpu-2
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

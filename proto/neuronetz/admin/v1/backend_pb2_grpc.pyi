@@ -38,6 +38,7 @@ class BackendServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BackendServiceAsyncStub: ...
     AddBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.AddBackendRequest, _backend_pb2.AddBackendResponse]
     """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+    The answer holds the OLLAMA_BACKENDS line of all backends, tokens redacted; with `validate_only` people see only it.
 
       neuronetz-gateway add-backend embedded http://ollama:11434
       neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
@@ -45,7 +46,10 @@ class BackendServiceStub:
       neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
     """
     RemoveBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]
-    """Removes a backend that was added by RPC."""
+    """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
+
+      neuronetz-gateway remove-backend gpu-2
+    """
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]
     """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
     models it has, when and, if it failed, why.
@@ -63,6 +67,7 @@ class BackendServiceAsyncStub(BackendServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     AddBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.AddBackendRequest, _backend_pb2.AddBackendResponse]  # type: ignore[assignment]
     """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+    The answer holds the OLLAMA_BACKENDS line of all backends, tokens redacted; with `validate_only` people see only it.
 
       neuronetz-gateway add-backend embedded http://ollama:11434
       neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
@@ -70,7 +75,10 @@ class BackendServiceAsyncStub(BackendServiceStub):
       neuronetz-gateway add-backend gpu-4 http://gpu-4:11434 --priority 10 --weight 4
     """
     RemoveBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]  # type: ignore[assignment]
-    """Removes a backend that was added by RPC."""
+    """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
+
+      neuronetz-gateway remove-backend gpu-2
+    """
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]  # type: ignore[assignment]
     """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
     models it has, when and, if it failed, why.
@@ -91,6 +99,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.AddBackendResponse, _abc.Awaitable[_backend_pb2.AddBackendResponse]]:
         """Adds a backend after probing its /api/tags with the headers used at run time. ALREADY_EXISTS without `replace`.
+        The answer holds the OLLAMA_BACKENDS line of all backends, tokens redacted; with `validate_only` people see only it.
 
           neuronetz-gateway add-backend embedded http://ollama:11434
           neuronetz-gateway add-backend gpu-2 https://gpu-2.internal:11434 --token ABC --replace
@@ -104,7 +113,10 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.RemoveBackendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.RemoveBackendResponse, _abc.Awaitable[_backend_pb2.RemoveBackendResponse]]:
-        """Removes a backend that was added by RPC."""
+        """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
+
+          neuronetz-gateway remove-backend gpu-2
+        """
 
     @_abc_1.abstractmethod
     def ListBackends(

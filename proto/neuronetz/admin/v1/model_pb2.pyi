@@ -195,16 +195,24 @@ class ListModelsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BACKEND_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     backend: _builtins.str
     """Only models of this backend."""
+    page_size: _builtins.int
+    """At most so many backends (default 100, at most 1000); policies are on the first page."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before."""
     def __init__(
         self,
         *,
         backend: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,10 +227,13 @@ class ListModelsResponse(_message.Message):
     CACHED_COUNT_FIELD_NUMBER: _builtins.int
     CACHED_UNTIL_FIELD_NUMBER: _builtins.int
     POLICIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     union_count: _builtins.int
     """How many distinct models there are over all backends."""
     cached_count: _builtins.int
     """How many distinct models the set cached in Redis holds."""
+    next_page_token: _builtins.str
+    """Empty on the last page."""
     @_builtins.property
     def backends(self) -> _containers.RepeatedCompositeFieldContainer[Global___BackendModels]: ...
     @_builtins.property
@@ -241,10 +252,11 @@ class ListModelsResponse(_message.Message):
         cached_count: _builtins.int = ...,
         cached_until: _timestamp_pb2.Timestamp | None = ...,
         policies: _abc.Iterable[Global___ModelPolicy] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cached_until", b"cached_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "cached_count", b"cached_count", "cached_until", b"cached_until", "policies", b"policies", "union_count", b"union_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "cached_count", b"cached_count", "cached_until", b"cached_until", "next_page_token", b"next_page_token", "policies", b"policies", "union_count", b"union_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

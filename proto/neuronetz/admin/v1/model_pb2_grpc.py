@@ -92,6 +92,8 @@ class ModelServiceServicer:
 
     def ClearModelPolicy(self, request, context):
         """Removes a model's policy, its alias too: the defaults of the deployment hold again.
+
+        neuronetz-gateway clear-model-policy llama3.2 --yes
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

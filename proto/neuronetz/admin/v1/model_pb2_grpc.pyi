@@ -48,7 +48,10 @@ class ModelServiceStub:
       neuronetz-gateway set-model-policy llama3.2 --allowed-options temperature,seed --clear alias --dry-run
     """
     ClearModelPolicy: _grpc.UnaryUnaryMultiCallable[_model_pb2.ClearModelPolicyRequest, _model_pb2.ClearModelPolicyResponse]
-    """Removes a model's policy, its alias too: the defaults of the deployment hold again."""
+    """Removes a model's policy, its alias too: the defaults of the deployment hold again.
+
+      neuronetz-gateway clear-model-policy llama3.2 --yes
+    """
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
@@ -70,7 +73,10 @@ class ModelServiceAsyncStub(ModelServiceStub):
       neuronetz-gateway set-model-policy llama3.2 --allowed-options temperature,seed --clear alias --dry-run
     """
     ClearModelPolicy: _aio.UnaryUnaryMultiCallable[_model_pb2.ClearModelPolicyRequest, _model_pb2.ClearModelPolicyResponse]  # type: ignore[assignment]
-    """Removes a model's policy, its alias too: the defaults of the deployment hold again."""
+    """Removes a model's policy, its alias too: the defaults of the deployment hold again.
+
+      neuronetz-gateway clear-model-policy llama3.2 --yes
+    """
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Discovered models and their policies. The list is what the backends' /api/tags answered within the discovery TTL;
@@ -113,6 +119,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ClearModelPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ClearModelPolicyResponse, _abc.Awaitable[_model_pb2.ClearModelPolicyResponse]]:
-        """Removes a model's policy, its alias too: the defaults of the deployment hold again."""
+        """Removes a model's policy, its alias too: the defaults of the deployment hold again.
+
+          neuronetz-gateway clear-model-policy llama3.2 --yes
+        """
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -200,6 +200,7 @@ class KeyVerifierStub:
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     def __init__(self, channel):
@@ -222,6 +223,7 @@ class KeyVerifierServicer:
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     def Verify(self, request, context):
@@ -255,6 +257,7 @@ class KeyVerifier:
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     @staticmethod

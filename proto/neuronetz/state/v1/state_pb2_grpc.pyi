@@ -127,6 +127,7 @@ class KeyVerifierStub:
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     @_typing.overload
@@ -146,6 +147,7 @@ class KeyVerifierAsyncStub(KeyVerifierStub):
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -161,6 +163,7 @@ class KeyVerifierServicer(metaclass=_abc_1.ABCMeta):
     It does not authorise: the caller still admits against the versions in Redis. A full pool answers
     RESOURCE_EXHAUSTED, an unreachable Postgres UNAVAILABLE; a caller must take both for "cannot be checked" (503),
     never for "wrong key" (401).
+    buf:lint:ignore SERVICE_SUFFIX - data planes of the release before call it by this name
     """
 
     @_abc_1.abstractmethod
