@@ -103,7 +103,8 @@ def caddy(stack, tmp_path_factory) -> Iterator[httpx.Client]:
         "GATEWAY_UPSTREAM_PORT": str(urlsplit(stack.url).port),
     }
     program = shutil.which("caddy", path=str(Path(sys.executable).parent)) or "caddy"
-    command = [program, "run", "--config", ROOT / "deploy" / "caddy" / "Caddyfile", "--adapter", "caddyfile"]
+    file = str(ROOT / "deploy" / "caddy" / "Caddyfile")
+    command = [program, "run", "--config", file, "--adapter", "caddyfile"]
     log = folder / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, env=environment, stderr=stderr, stdout=stderr)
