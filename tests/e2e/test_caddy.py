@@ -1,4 +1,4 @@
-"""Caddy and Redis with the very files of the compose stack, around a running gateway."""
+"""Caddy with the very file of the compose stack, in front of a running gateway."""
 
 from __future__ import annotations
 
@@ -44,36 +44,15 @@ def ended(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module")
-def redis_url(tmp_path_factory) -> Iterator[str]:
-    """The stack's own redis.conf and users, on another port and folder."""
-    folder = tmp_path_factory.mktemp("redis")
-    subprocess.run([ROOT / "deploy" / "secrets.sh", folder / "secrets"], check=True, capture_output=True)
-    password = (folder / "secrets" / "redis_password").read_text()
-    port = free_port()
-    from deploy.local.binaries import redis_server
-
-    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--maxmemory", "256mb"]
-    options += ["--aclfile", folder / "secrets" / "redis_acl"]
-    process = subprocess.Popen(
-        [redis_server(), ROOT / "deploy" / "redis" / "redis.conf", *options], stdout=subprocess.DEVNULL
-    )
-    try:
-        eventually(lambda: connects(port), what="Redis")
-        yield f"redis://gateway:{password}@127.0.0.1:{port}/0"
-    finally:
-        ended(process)
-
-
-@pytest.fixture(scope="module")
 def backend() -> Iterator[MockOllama]:
     with running(MockOllama("behind-caddy", "--models", "llama3.2:latest")) as mock:
         yield mock
 
 
 @pytest.fixture(scope="module")
-def stack(backend, redis_url, tmp_path_factory) -> Iterator[Gateway]:
-    options = (f"--set=REDIS_URL={redis_url}", "--set=GATEWAY_TRUSTED_PROXIES=127.0.0.1")
-    with running(Gateway(tmp_path_factory.mktemp("stack"), [backend], *options)) as gateway:
+def stack(backend, tmp_path_factory) -> Iterator[Gateway]:
+    option = "--set=GATEWAY_TRUSTED_PROXIES=127.0.0.1"
+    with running(Gateway(tmp_path_factory.mktemp("stack"), [backend], option)) as gateway:
         yield gateway
 
 
@@ -191,25 +170,3 @@ def test_a_body_beyond_the_cap_is_refused_in_the_dialect(caddy, api_key):
     reply = caddy.post("/api/chat", content=b'{"model":"' + b"x" * 300_000 + b'"}', headers=bearer(api_key))
     assert reply.status_code == 413
     assert "error" in json.loads(reply.text)
-
-
-def test_redis_lets_the_planes_do_nothing_to_the_server(redis_url):
-    import redis
-
-    with redis.Redis.from_url(redis_url) as client:
-        assert client.info("replication")["role"] == "master"
-        assert client.info("memory")["maxmemory_policy"] == "noeviction"
-        assert client.info("persistence")["aof_enabled"] == 1
-        for command in (
-            ("FLUSHALL",),
-            ("CONFIG", "SET", "maxmemory-policy", "allkeys-lru"),
-            ("SHUTDOWN",),
-            ("KEYS", "*"),
-        ):
-            with pytest.raises(redis.exceptions.NoPermissionError):
-                client.execute_command(*command)
-        with pytest.raises(redis.exceptions.NoPermissionError):
-            client.get("somebody-else")
-    address = redis_url.rpartition("@")[2]
-    with redis.Redis.from_url(f"redis://{address}") as stranger, pytest.raises(redis.exceptions.AuthenticationError):
-        stranger.ping()

@@ -12,6 +12,7 @@ from tests.unit.deploy.tools import READ_BY, SECRETS, run
 
 OVERLAYS = ("dev", "demo", "gpu")
 PLANES = ("dataplane", "controlplane")
+ONE_OFF = {"migrate"}
 ANSWERS = {"GATEWAY_DOMAIN": "gateway.example", "ACME_EMAIL": "operator@gateway.example"}
 
 
@@ -62,7 +63,7 @@ def test_every_service_has_bounds_and_a_health_check(stack):
     for name, service in stack["services"].items():
         limits = service["deploy"]["resources"]["limits"]
         assert {"cpus", "memory", "pids"} <= limits.keys(), name
-        assert service["healthcheck"]["test"], name
+        assert (name in ONE_OFF) == bool(service["healthcheck"].get("disable")), name
         assert service["logging"]["options"]["max-size"], name
 
 
@@ -87,7 +88,7 @@ def test_nothing_but_the_planes_can_reach_ollama(production):
 
 
 def test_each_plane_reaches_what_is_its_business(production):
-    assert on_networks_of(production, "postgres") == {"controlplane"}
+    assert on_networks_of(production, "postgres") == {"controlplane", "migrate"}
     assert on_networks_of(production, "redis") == set(PLANES)
     assert on_networks_of(production, "caddy") == {"dataplane", "pull"}
     reached = {name for name in production["services"] if "public" in production["services"][name]["networks"]}
@@ -119,6 +120,7 @@ def test_secrets_are_files_that_only_those_who_read_them_have(production):
             holders.setdefault(secret["source"], set()).add(name)
     assert holders.keys() == production["secrets"].keys()
     assert holders["database_url"] == {"controlplane"}
+    assert holders["owner_database_url"] == {"migrate"}
     assert holders["admin_token"] == {"controlplane"}
     for plane in PLANES:
         service = production["services"][plane]
