@@ -3,13 +3,12 @@
 # The folder is closed to everybody else; the files in it can be read by the users of the containers they are mounted into.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+render=$PWD/redis/render.sh
 folder=${1:-secrets}
 umask 077
 mkdir -p "$folder"
 chmod 700 "$folder"
 cd "$folder"
-
-random() { head -c "$1" /dev/urandom | od -An -v -tx1 | tr -d ' \n'; }
 
 # keep NAME: writes what comes on stdin, unless the secret exists.
 keep() {
@@ -23,17 +22,25 @@ keep() {
     fi
 }
 
-random 32 | keep key_pepper
+for name in key_pepper admin_token dataplane_token postgres_password \
+    postgres_control_password postgres_operator_password postgres_console_password \
+    redis_dataplane_password redis_controlplane_password redis_operator_password; do
+    head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | keep "$name"
+done
 head -c 32 /dev/urandom | base64 | keep sealing_key
-random 32 | keep admin_token
-random 32 | keep dataplane_token
-random 32 | keep postgres_password
-random 32 | keep redis_password
-printf 'postgres://gateway:%s@postgres:5432/gateway\n' "$(cat postgres_password)" | keep database_url
-printf 'redis://gateway:%s@redis:6379/0\n' "$(cat redis_password)" | keep redis_url
-# Nobody without a password; the planes may do everything with their own keys and nothing to the server itself.
+
+# Addresses with the credentials of whoever uses them. Only the migration is told the owner's.
+printf 'postgres://gateway:%s@postgres:5432/gateway\n' "$(cat postgres_password)" | keep owner_database_url
+printf 'postgres://gateway_control:%s@postgres:5432/gateway\n' "$(cat postgres_control_password)" | keep database_url
+for plane in dataplane controlplane; do
+    printf 'redis://gateway_%s:%s@redis:6379/0\n' "$plane" "$(cat "redis_${plane}_password")" | keep "redis_url_$plane"
+done
+
+# The users of Redis; without a password nobody is let in.
 {
+    GATEWAY_REDIS_DATAPLANE_PASSWORD=$(cat redis_dataplane_password) \
+        GATEWAY_REDIS_CONTROLPLANE_PASSWORD=$(cat redis_controlplane_password) \
+        GATEWAY_REDIS_OPERATOR_PASSWORD=$(cat redis_operator_password) \
+        "$render"
     echo 'user default off resetpass'
-    printf 'user gateway on #%s ~gateway:* &* +@all -@dangerous -@admin +info\n' \
-        "$(printf %s "$(cat redis_password)" | sha256sum | cut -d' ' -f1)"
-} | keep redis_acl
+} | keep redis_users
