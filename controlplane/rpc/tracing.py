@@ -18,7 +18,8 @@ from opentelemetry.trace import NonRecordingSpan, SpanKind, Status, StatusCode, 
 
 from controlplane.core.roles import Role
 from controlplane.rpc import authz
-from controlplane.rpc.interceptors import Context, Continuation, Handler
+from controlplane.rpc.guarded import Context, Handler
+from controlplane.rpc.interceptors import Continuation
 from shared import telemetry
 from shared.telemetry import TRACEPARENT, Tracing
 

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -118,7 +119,7 @@ def test_redis_lets_each_plane_in_as_itself_and_nobody_else(root, folder, tmp_pa
         urls = {plane: (folder / f"redis_url_{plane}").read_text() for plane in ("dataplane", "controlplane")}
         for plane, url in urls.items():
             with redis.Redis.from_url(url.replace("redis:6379", f"127.0.0.1:{port}").strip()) as client:
-                assert eventually(lambda client=client: answers(client), what="Redis")["role"] == "master", plane
+                assert eventually(partial(answers, client), what="Redis")["role"] == "master", plane
                 assert client.info("memory")["maxmemory_policy"] == "noeviction"
                 assert client.info("persistence")["aof_enabled"] == 1
                 for refused in (("FLUSHALL",), ("CONFIG", "GET", "*"), ("SHUTDOWN",), ("GET", "of-somebody-else")):
