@@ -35,6 +35,7 @@ class Link:
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.connections = 0
+        self._frozen = 0
         self.heal()
 
     def __repr__(self) -> str:
@@ -49,6 +50,16 @@ class Link:
         self.refuses = self.hangs = False
         self.slice_bytes = 0
         self.bytes_per_s = 0
+        self._frozen = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection."""
+        return bool(self._writers)
+
+    def freeze(self) -> None:
+        """Holds everything on the connections that there are, until the link is healed; new ones are well."""
+        self._frozen = self.connections
 
     def reset(self) -> None:
         """Cuts every connection with a RST, soon."""
@@ -63,6 +74,7 @@ class Link:
         """Carries one connection to its end."""
         self._loop = asyncio.get_running_loop()
         self.connections += 1
+        number = self.connections
         self._writers.add(writer)
         try:
             if self.refuses:
@@ -73,8 +85,8 @@ class Link:
             self._writers.add(server_writer)
             try:
                 async with asyncio.TaskGroup() as pumps:
-                    pumps.create_task(self._pump(reader, server_writer, is_request=True))
-                    pumps.create_task(self._pump(server_reader, writer, is_request=False))
+                    pumps.create_task(self._pump(reader, server_writer, number, is_request=True))
+                    pumps.create_task(self._pump(server_reader, writer, number, is_request=False))
             except* EOFError:
                 # Either side has closed properly, and what it said before has been delivered.
                 server_writer.close()
@@ -88,7 +100,12 @@ class Link:
             if not writer.is_closing():
                 _reset(writer)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+    def _is_held(self, number: int, *, is_request: bool) -> bool:
+        return number <= self._frozen or (self.hold_requests if is_request else self.hold_replies)
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int, *, is_request: bool
+    ) -> None:
         loop = asyncio.get_running_loop()
         pending: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_PIECES_WAITING)
 
@@ -96,7 +113,7 @@ class Link:
             while True:
                 due_s, data = await pending.get()
                 await asyncio.sleep(max(0.0, due_s - loop.time()))
-                while self.hold_requests if is_request else self.hold_replies:
+                while self._is_held(number, is_request=is_request):
                     await asyncio.sleep(_LOOK_S)
                 if not data:
                     raise EOFError
@@ -159,17 +176,18 @@ class TCPProxy(Link):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         link: Link = self
-        if self._link_of is not None:
-            link = await asyncio.to_thread(self._link_of, writer.get_extra_info("peername")[1], self.port)
         try:
+            if self._link_of is not None:
+                link = await asyncio.to_thread(self._link_of, writer.get_extra_info("peername")[1], self.port)
             await link.carry(reader, writer, self._target)
-        except* (OSError, asyncio.CancelledError):
+        except* OSError:
             _reset(writer)
 
 

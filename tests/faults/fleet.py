@@ -32,7 +32,12 @@ from tests.faults.owners import Owners
 MOCKS = ("first", "second")
 DATA, CONTROL = "dataplane", "controlplane"
 _BINDS = frozenset({"GATEWAY_BIND_PORT", "GATEWAY_ADMIN_BIND"})
-_QUICK = ("--set=ARGON2_TIME_COST=1", "--set=ARGON2_MEMORY_COST_KIB=8192", "--set=MODEL_DISCOVERY_CACHE_TTL_S=900")
+_QUICK = (
+    "--ready-timeout=85",
+    "--set=ARGON2_TIME_COST=1",
+    "--set=ARGON2_MEMORY_COST_KIB=8192",
+    "--set=MODEL_DISCOVERY_CACHE_TTL_S=900",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,7 @@ def _history() -> list[dict[str, Any]]:
         {**answered, "at_s": 5.1, "nonce": "said1-000003", "status": 401, "request_id": "id-3"},
         {"event": "slots", "at_s": 5.2, "tenant": "poor", "held": 2},
         *({"event": "memory", "at_s": 5.0 + n, "plane": "d", "pid": 1, "rss_bytes": 100 << 20} for n in range(4)),
+        {"event": "agrees", "at_s": 8.0},
         {"event": "upstream", "at_s": 9.0, "request_id": "id-1", "nonce": "said1-000001", "arrived_at_s": 1.1},
         {"event": "row", "at_s": 9.0, "request_id": "id-1", "outcome": "done", "tenant": "poor", "total_tokens": 40},
     ]  # fmt: skip

@@ -102,6 +102,22 @@ async def test_a_reset_cuts_open_connections_and_an_end_delivers_what_was_said()
             assert await reader.readexactly(4) == b"LAST"
 
 
+async def test_a_frozen_connection_is_held_and_a_new_one_is_well():
+    async with shouting() as (proxy, _), connected(proxy) as (reader, writer):
+        writer.write(b"one")
+        assert await reader.readexactly(3) == b"ONE"
+        proxy.freeze()
+        writer.write(b"two")
+        async with connected(proxy) as (new_reader, new_writer):
+            new_writer.write(b"three")
+            assert await new_reader.readexactly(5) == b"THREE"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(3), 0.1)
+        proxy.heal()
+        assert await reader.readexactly(3) == b"TWO"
+        assert proxy.is_open
+
+
 async def test_clients_are_told_apart_by_their_ports():
     theirs = TCPProxy("127.0.0.1", 1)
     asked = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -44,13 +45,17 @@ def _make(arguments: argparse.Namespace) -> str:
     _write(f"seed {arguments.seed}", sys.stderr)
     arguments.history.unlink(missing_ok=True)
     history = History(arguments.history)
-    try:
-        with tempfile.TemporaryDirectory() as state, fleet(Path(state), data_planes=arguments.data_planes) as whole:
-            run(whole, history, seed=arguments.seed, duration_s=60 * arguments.minutes)
-    except AssertionError as error:
-        return str(error)
-    finally:
-        history.close()
+    with tempfile.TemporaryDirectory() as state:
+        try:
+            with fleet(Path(state), data_planes=arguments.data_planes) as whole:
+                run(whole, history, seed=arguments.seed, duration_s=60 * arguments.minutes)
+        except AssertionError as error:
+            # What the processes said about it.
+            logs = arguments.history.with_suffix(".logs")
+            shutil.copytree(Path(state) / "fleet" / "logs", logs, dirs_exist_ok=True)
+            return f"{error}; logs are in {logs}"
+        finally:
+            history.close()
     return ""
 
 
