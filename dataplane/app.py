@@ -95,12 +95,7 @@ class Worker:
         self.requests = request_log(level=settings.log_level, style=settings.log_format)
         self.link = Link(url=settings.redis_url, timeout_s=settings.redis_timeout_s, readiness=self.readiness)
         calls = Calls(backlog_max_events=settings.backlog_max_events)
-        self.settlements = Settlements(
-            link=self.link,
-            calls=calls,
-            capacity=settings.settle_buffer_size,
-            on_sent=None if self.tracing is None else tracing.settling(self.tracing.tracer),
-        )
+        self.settlements = self._settlements(calls)
         self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
         refused = RefusedVersions()
         self.renewal = Renewal(link=self.link, refused=refused, clock=clock)
@@ -115,24 +110,8 @@ class Worker:
         )
         planes = _control_planes(settings)
         self.verifier = ControlPlaneVerifier(planes)
-        verifier: Verifier = self._traced(self.verifier, tracing.TracedVerifier)
-        self.keys = RedisKeys(
-            link=self.link,
-            verifier=verifier,
-            refused=refused,
-            pepper=settings.key_pepper,
-            defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
-            ttl_s=settings.key_cache_ttl_s,
-            clock=clock,
-        )
-        self.leases = RedisLeases(
-            link=self.link,
-            calls=calls,
-            buffer=self.settlements,
-            refused=refused,
-            clock=clock,
-            on_answer=self.metrics.admission_waited,
-        )
+        self.keys = self._keys(refused, clock)
+        self.leases = self._leases(calls, refused, clock)
         self.watch = Watch(
             planes=planes,
             changes=Changes(store=store, keys=self.keys, refused=refused, renewal=self.renewal),
@@ -160,15 +139,50 @@ class Worker:
         self.clients: Application = (
             self.server if self.tracing is None else tracing.TracedServer(self.server, self.tracing)
         )
+        self._show()
+
+    def _settlements(self, calls: Calls) -> Settlements:
+        return Settlements(
+            link=self.link,
+            calls=calls,
+            capacity=self.settings.settle_buffer_size,
+            on_sent=None if self.tracing is None else tracing.settling(self.tracing.tracer),
+        )
+
+    def _keys(self, refused: RefusedVersions, clock: Clock) -> RedisKeys:
+        settings = self.settings
+        verifier: Verifier = self._traced(self.verifier, tracing.TracedVerifier)
+        return RedisKeys(
+            link=self.link,
+            verifier=verifier,
+            refused=refused,
+            pepper=settings.key_pepper,
+            defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
+            ttl_s=settings.key_cache_ttl_s,
+            clock=clock,
+        )
+
+    def _leases(self, calls: Calls, refused: RefusedVersions, clock: Clock) -> RedisLeases:
+        return RedisLeases(
+            link=self.link,
+            calls=calls,
+            buffer=self.settlements,
+            refused=refused,
+            clock=clock,
+            on_answer=self.metrics.admission_waited,
+        )
+
+    def _show(self) -> None:
+        """What the parts count themselves becomes metrics."""
+        readings.of_redis(self.metrics, link=self.link, renewal=self.renewal, settlements=self.settlements)
         readings.of_worker(
             self.metrics,
             server=self.server,
             readiness=self.readiness,
             models=self.models,
             watch=self.watch,
-            capacity=settings.settle_buffer_size,
+            capacity=self.settings.settle_buffer_size,
         )
-        readings.of_redis(self.metrics, link=self.link, renewal=self.renewal, settlements=self.settlements)
 
     def _pipeline(self, clock: Clock) -> Pipeline:
         """The stages over their adapters."""

@@ -31,8 +31,12 @@ from prometheus_client.metrics_core import Metric
 
 from shared.telemetry import EXPORT_TIMEOUT_S, NAMESPACE, Target
 
-_UNITS = {"_seconds": "s", ".duration": "s", ".time_to_first_token": "s", ".time_per_output_token": "s",
-          "_bytes": "By", ".usage": "{token}", "_tokens": "{token}"}  # fmt: skip
+# What a name ends with says what it is measured in.
+_UNITS = (
+    (("_seconds", ".duration", ".time_to_first_token", ".time_per_output_token"), "s"),
+    (("_bytes",), "By"),
+    (("_tokens", ".usage"), "{token}"),
+)
 _CREATED = "_created"
 
 
@@ -95,7 +99,7 @@ def _metric(family: Metric, started_ns: int, now_ns: int) -> OTLPMetric:
             data = Sum(numbers, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         else:
             data = Gauge(numbers)
-    unit = next((unit for end, unit in _UNITS.items() if family.name.endswith(end)), "")
+    unit = next((unit for ends, unit in _UNITS if family.name.endswith(ends)), "")
     return OTLPMetric(name=family.name, description=family.documentation, unit=unit, data=data)
 
 

@@ -51,8 +51,8 @@ def ask(gateway: Gateway, key: str, count: int) -> None:
     for _ in range(count):
         connection.request("POST", "/api/chat", BODY, headers)
         reply = connection.getresponse()
-        reply.read()
-        assert reply.status == 200
+        body = reply.read()
+        assert reply.status == 200, body
     connection.close()
 
 
