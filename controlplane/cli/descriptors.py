@@ -40,6 +40,12 @@ class RPC:
     client_streaming: bool
     server_streaming: bool
     comment: str
+    destructive: bool  # as annotated; verbs speak for themselves
+
+    @property
+    def verb(self) -> str:
+        """The first word of the method: ``revoke`` of ``RevokeKey``."""
+        return kebab(self.method.rpartition("/")[2]).partition("-")[0]
 
 
 class Catalogue:
@@ -121,6 +127,7 @@ class Catalogue:
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
             comment=self.comment(method.full_name),
+            destructive=bool(self.annotation(method, "destructive")),
         )
 
 

@@ -23,7 +23,7 @@ def main() -> int:
 def run(arguments: Sequence[str], environ: Mapping[str, str], catalogue: Catalogue, local: LocalCommands) -> int:
     """One command with everything that it may know; every failure that has a name becomes its exit code."""
     gateway = Gateway(catalogue, local)
-    report = _Report(as_json=_wants_json(arguments, environ))
+    report = _Report(as_json=_wants_json(arguments, environ), is_plain=bool(environ.get("NO_COLOR")))
     try:
         result = gateway.main(list(arguments), prog_name=PROGRAM, standalone_mode=False, obj=Session(environ))
     except click.exceptions.NoArgsIsHelpError as page:
@@ -42,8 +42,9 @@ def run(arguments: Sequence[str], environ: Mapping[str, str], catalogue: Catalog
 
 
 class _Report:
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, is_plain: bool) -> None:
         self._as_json = as_json
+        self._is_plain = is_plain
 
     def __call__(self, code: str, message: str, exit_code: Exit) -> int:
         text = " ".join(message.split())
@@ -52,7 +53,8 @@ class _Report:
             click.echo(json.dumps({"error": error}, ensure_ascii=False), err=True)
         else:
             printable = "".join(character for character in text if character.isprintable())
-            click.echo(f"{click.style('error', fg='red', bold=True)}: {code}: {printable}", err=True)
+            colour = False if self._is_plain else None
+            click.echo(f"{click.style('error', fg='red', bold=True)}: {code}: {printable}", err=True, color=colour)
         return exit_code
 
 

@@ -1,10 +1,12 @@
 """Answers on stdout: tables for people, one JSON or YAML document for programs, streams as they come."""
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from controlplane.cli.descriptors import Catalogue
@@ -18,15 +20,50 @@ if TYPE_CHECKING:
 # Wide enough that nothing wraps where no terminal tells its width.
 _UNBOUNDED_WIDTH = 10_000
 
+# States as people see them at a glance; words that no answer uses cost nothing.
+_STYLES = {
+    **dict.fromkeys(("active", "applied", "completed", "yes", "OK"), "green"),
+    **dict.fromkeys(("suspended", "pending", "client-closed", "cut", "started"), "yellow"),
+    **dict.fromkeys(("revoked", "crashed", "refused", "upstream-failed", "INTERNAL", "UNAVAILABLE"), "red"),
+    **dict.fromkeys(("expired", "no"), "dim"),
+}
 
-def show(message: Message, output: Output, catalogue: Catalogue) -> None:
-    """One answer as a whole."""
-    if output == "json":
-        click.echo(json.dumps(document(message), indent=2, ensure_ascii=False))
-    elif output == "yaml":
-        click.echo(_yaml(document(message)), nl=False)
+
+def note(text: str) -> None:
+    """A sentence on stderr, in colour on a terminal unless ``NO_COLOR`` says otherwise (https://no-color.org)."""
+    click.secho(text, err=True, fg="yellow", color=False if os.environ.get("NO_COLOR") else None)
+
+
+def show(message: Message, output: Output, catalogue: Catalogue, *, is_dry_run: bool = False) -> None:
+    """One answer as a whole; of a dry run people see what the proto marks for it, where it marks something."""
+    if output != "table":
+        show_document(document(message), output)
+        return
+    lines = [str(getattr(message, field.name)) for field in _of_dry_run(message, catalogue)] if is_dry_run else []
+    if any(lines):
+        click.echo("\n".join(lines))
     else:
         _show_table(message, catalogue)
+
+
+def show_document(data: dict[str, Any], output: Output) -> None:
+    """A document as a whole, as JSON or YAML."""
+    if output == "yaml":
+        click.echo(_yaml(data), nl=False)
+    else:
+        click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def show_again(message: Message, output: Output, catalogue: Catalogue) -> None:
+    """One of many answers to the same question: as ``show_streamed``, but always as a table for people."""
+    if output != "table":
+        show_streamed(message, output, catalogue)
+        return
+    click.clear()
+    _show_table(message, catalogue)
+    if not sys.stdout.isatty():
+        click.echo()
+    sys.stdout.flush()
 
 
 def show_streamed(message: Message, output: Output, catalogue: Catalogue) -> None:
@@ -45,6 +82,11 @@ def show_streamed(message: Message, output: Output, catalogue: Catalogue) -> Non
     else:
         click.echo(line(message))
     sys.stdout.flush()
+
+
+def _of_dry_run(message: Message, catalogue: Catalogue) -> list[FieldDescriptor]:
+    fields: Any = message.DESCRIPTOR.fields
+    return [field for field in fields if catalogue.annotation(field, "of_dry_run")]
 
 
 def _is_table(message: Message) -> bool:
@@ -71,7 +113,7 @@ def _show_table(message: Message, catalogue: Catalogue) -> None:
             case Listing():
                 _print_listing(console, view, titled=len(shown) > 1)
             case Note():
-                click.secho(view.text, err=True, fg="yellow")
+                note(view.text)
     if not shown:
         console.print("done")
 
@@ -82,7 +124,8 @@ def _print_facts(console: "Console", facts: Facts) -> None:
     width = max(len(name) for name, _ in facts.rows)
     for name, value in facts.rows:
         # Not a table: a long value such as a key must stay one line, so that it can be copied whole.
-        console.print(Text.assemble((name.ljust(width), "bold"), "  ", value), soft_wrap=True)
+        styled = (value, _STYLES.get(value.partition(" (")[0], ""))
+        console.print(Text.assemble((name.ljust(width), "bold cyan"), "  ", styled), soft_wrap=True)
 
 
 def _print_listing(console: "Console", listing: Listing, *, titled: bool) -> None:
@@ -96,10 +139,10 @@ def _print_listing(console: "Console", listing: Listing, *, titled: bool) -> Non
         console.print(f"no {listing.title}" if not titled else "  none")
         return
     style = box.SIMPLE_HEAD if console.is_terminal else None
-    table = Table(box=style, show_edge=False, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=style, show_edge=False, pad_edge=False, header_style="bold cyan", padding=(0, 2, 0, 0))
     for index, (name, numeric) in enumerate(zip(listing.columns, listing.numeric, strict=True)):
         # The first column is what the row is asked for by: it must be possible to copy it whole.
         table.add_column(name.upper(), justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for row in listing.rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     console.print(table)

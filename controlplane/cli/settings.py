@@ -1,4 +1,4 @@
-"""Where the server is and how its answers are shown: flags first, then the environment, then defaults.
+"""Where the server is and how its answers are shown: flags first, then the environment, then a file, then defaults.
 
 Whatever is missing or wrong is reported at once as ``shared.config.ConfigurationError`` (exit 64) before anything is
 sent. A token never travels in plaintext to another machine unless the operator says so.
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import click
 import msgspec
 
+from controlplane.cli import configfile
 from shared.config import ConfigurationError, Setting, load
 from shared.redaction import Secret
 
@@ -88,6 +89,11 @@ def common_options() -> list[CommonOption]:
     file = click.Path(exists=True, dir_okay=False)
     return [
         CommonOption(["output", "--output", "-o"], type=click.Choice(OUTPUTS), help="How the answer is shown."),
+        CommonOption(
+            ["config", "--config"],
+            type=file,
+            help="TOML file with these options (address, token_file, tls, …); else GATEWAY_CLI_CONFIG.",
+        ),
         CommonOption(["address", "--address"], metavar="HOST:PORT", help="The admin API; else GATEWAY_ADMIN_ADDRESS."),
         CommonOption(
             ["token_file", "--token-file"],
@@ -115,7 +121,7 @@ def common_options() -> list[CommonOption]:
 
 
 def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
-    """Environment and flags together; ``flags`` maps names of ``common_options`` to values, None where not given.
+    """File, environment and flags together; ``flags`` maps names of ``common_options`` to values, None where not given.
 
     Raises ``ConfigurationError``, and ``click.UsageError`` for flags that exclude each other.
     """
@@ -123,7 +129,7 @@ def read(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
     token_file, token = given.pop("token_file", None), given.pop("token", None)
     if token_file is not None and token is not None:
         raise click.UsageError("--token and --token-file exclude each other")
-    settings = load(Settings, environ)
+    settings = load(Settings, configfile.completed(given.pop("config", None), environ, Settings))
     if token_file is not None:
         token = _read(token_file, "--token-file").decode(errors="replace").strip()
     if token is not None:

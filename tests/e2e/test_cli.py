@@ -69,7 +69,7 @@ def test_key_that_was_created_by_command_works_until_it_is_revoked(gateway, type
     gateway.wait_for_models(key["api_key"], "llama3.2:latest")
     assert listing() == 200
 
-    typed("revoke-key", "--prefix", key["prefix"])
+    typed("revoke-key", "--prefix", key["prefix"], "--yes")
 
     assert listing() == 401
     assert typed("list-keys", "--tenant", acme)["keys"] == []
@@ -81,7 +81,7 @@ def test_suspended_tenant_is_refused_and_resumed(gateway, typed, acme):
     def listing() -> int:
         return httpx.get(f"{gateway.url}/v1/models", headers=bearer(key), trust_env=False).status_code
 
-    assert typed("suspend-tenant", "--tenant", acme)["tenant"]["status"] == "TENANT_STATUS_SUSPENDED"
+    assert typed("suspend-tenant", "--tenant", acme, "--yes")["tenant"]["status"] == "TENANT_STATUS_SUSPENDED"
     assert listing() == 401
     typed("resume-tenant", "--tenant", acme)
     assert listing() != 401

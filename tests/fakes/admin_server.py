@@ -125,7 +125,9 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
         backend = backend_pb2.Backend(
             name=request.name, url=request.url, origin=backend_pb2.BACKEND_ORIGIN_DYNAMIC, token="***", healthy=True
         )
-        return backend_pb2.AddBackendResponse(backend=backend, publication=APPLIED)
+        return backend_pb2.AddBackendResponse(
+            backend=backend, publication=APPLIED, environment_line="OLLAMA_BACKENDS=[]"
+        )
 
     def RemoveBackend(self, request, context):  # noqa: N802
         self.requests.append(request)

@@ -46,7 +46,7 @@ def test_yaml_says_the_same_as_json(cli):
 
 
 def test_lists_without_rows_are_lists_in_json_and_said_in_tables(cli):
-    assert json.loads(cli("list-backends", "-o", "json").out) == {"backends": []}
+    assert json.loads(cli("list-backends", "-o", "json").out) == {"backends": [], "next_page_token": ""}
     assert cli("list-backends").out == "no backends\n"
 
 
@@ -108,4 +108,7 @@ def test_texts_of_the_server_cannot_steer_the_terminal(cli):
 def test_pending_publication_is_explained(cli):
     cli("create-tenant", "acme")
 
-    assert "pending (Committed, but Redis could not be reached yet" in cli("suspend-tenant", "--tenant", "acme").out
+    assert (
+        "pending (Committed, but Redis could not be reached yet"
+        in cli("suspend-tenant", "--tenant", "acme", "--yes").out
+    )

@@ -27,7 +27,7 @@ EXITS = {
 def test_status_becomes_an_exit_code_and_one_line(cli, server, status, expected):
     server.keys.refusal = (status, "for this\nreason")
 
-    outcome = cli("revoke-key", "--prefix", "nz_a")
+    outcome = cli("revoke-key", "--prefix", "nz_a", "--yes")
 
     assert outcome.exit == expected
     assert outcome.out == ""
@@ -38,7 +38,7 @@ def test_status_becomes_an_exit_code_and_one_line(cli, server, status, expected)
 def test_error_is_json_when_json_was_asked_for(cli, server):
     server.keys.refusal = (grpc.StatusCode.NOT_FOUND, "no key nz_a")
 
-    outcome = cli("revoke-key", "--prefix", "nz_a", "-o", "json")
+    outcome = cli("revoke-key", "--prefix", "nz_a", "-o", "json", "--yes")
 
     assert json.loads(outcome.err) == {"error": {"code": "NOT_FOUND", "message": "no key nz_a", "exit_code": 3}}
 

@@ -59,6 +59,22 @@ def test_example_of_a_comment_parses(example):
     command.make_context(name, arguments)
 
 
+@pytest.mark.parametrize("rpc", CATALOGUE.rpcs, ids=lambda rpc: rpc.name)
+def test_every_command_of_an_rpc_has_an_example(rpc):
+    assert any(example.split()[1] in (rpc.name, *rpc.aliases) for example in examples(rpc.comment))
+
+
+@pytest.mark.parametrize("rpc", CATALOGUE.rpcs, ids=lambda rpc: rpc.name)
+def test_what_changes_something_can_be_tried_and_what_lists_has_pages(rpc):
+    from controlplane.rpc.authz import RULES
+
+    fields = set(rpc.request.fields_by_name)
+    assert ("validate_only" in fields) == RULES[rpc.method].mutates
+    if rpc.verb == "list":
+        assert {"page_size", "page_token"} <= fields
+        assert "next_page_token" in rpc.response.fields_by_name
+
+
 def test_examples_are_shown_unwrapped(offline):
     assert (
         "\n    neuronetz-gateway create-key --tenant acme --name prod-server-1\n" in offline("create-key", "--help").out

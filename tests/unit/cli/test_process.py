@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,9 +70,10 @@ def test_script_works_from_any_folder(server, environ, tmp_path):
     assert done.stderr == ""
 
 
-def test_without_a_terminal_nothing_is_asked(server, environ):
+@pytest.mark.parametrize(("further", "code", "calls"), [((), 2, 0), (("--yes",), 0, 1), (("--dry-run",), 0, 1)])
+def test_without_a_terminal_nothing_is_destroyed_unless_it_is_said(server, environ, further, code, calls):
     done = subprocess.run(
-        [*PROGRAM, "revoke-key", "--prefix", "nz_a"],
+        [*PROGRAM, "revoke-key", "--prefix", "nz_a", *further],
         env=os.environ | environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -80,16 +82,19 @@ def test_without_a_terminal_nothing_is_asked(server, environ):
         check=False,
     )
 
-    assert done.returncode == 0, done.stderr
-    assert len(server.keys.requests) == 1
+    assert done.returncode == code, done.stderr
+    assert len(server.keys.requests) == calls
+    assert ("say --yes" in done.stderr) == (calls == 0)
 
 
 def on_terminal(environ: dict[str, str], *arguments: str, answer: bytes) -> tuple[int, str]:
     """Exit code and screen of a run whose stdin, stdout and stderr are one terminal."""
     controller, terminal = pty.openpty()
     try:
+        # As wide as a person has it.
+        size = {"COLUMNS": "160", "TERM": "xterm-256color"}
         process = subprocess.Popen(
-            [*PROGRAM, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | environ
+            [*PROGRAM, *arguments], stdin=terminal, stdout=terminal, stderr=terminal, env=os.environ | size | environ
         )
         os.close(terminal)
         screen, answered, deadline = b"", False, time.monotonic() + DEADLINE_S
@@ -122,6 +127,19 @@ def test_terminal_is_not_asked_when_it_has_said_so_or_nothing_happens(server, en
     assert exit_code == 0
     assert "[y/N]" not in screen
     assert len(server.keys.requests) == 1
+
+
+@pytest.mark.parametrize(("setting", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_tables_and_errors_have_colours_on_a_terminal_only_and_only_if_they_are_wanted(environ, setting, coloured):
+    _, table = on_terminal(environ | setting, "create-tenant", "--name", "acme", answer=b"")
+    _, error = on_terminal(environ | setting, "get-budgets", "--tenant", "acme", answer=b"")
+    piped = subprocess.run([*PROGRAM, "list-tenants"], env=os.environ | environ, capture_output=True, check=True)
+
+    assert "acme" in table
+    assert "error" in error
+    assert ("\x1b[32m" in table) == coloured  # active is green
+    assert ("\x1b[31m" in error) == coloured
+    assert b"\x1b" not in piped.stdout
 
 
 def test_closed_pipe_ends_quietly(server, environ):
@@ -181,6 +199,58 @@ def test_shell_is_told_the_commands_and_options():
 
     assert "create-key" in complete("neuronetz-gateway cre", 1)
     assert "--budget-day" in complete("neuronetz-gateway create-key --bud", 2)
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("neuronetz-gateway cre", {"create-key", "create-tenant"}),
+        ("neuronetz-gateway create-key --bud", {"--budget-day", "--budget-month", "--budget-total"}),
+        ("neuronetz-gateway list-keys --output ", {"json", "table", "yaml"}),
+        ("neuronetz-gateway get-usage --by mod", {"model"}),
+    ],
+)
+def test_bash_completes_what_is_typed(typed, expected):
+    folder = Path(sys.executable).parent
+    script = """
+        eval "$(neuronetz-gateway completion bash)"
+        read -ra COMP_WORDS <<< "$1"
+        [[ $1 == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        complete=$(complete -p neuronetz-gateway | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $complete neuronetz-gateway "${COMP_WORDS[COMP_CWORD]}" ""
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    environ = {"PATH": f"{folder}:/usr/bin:/bin", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", typed],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
+
+    assert set(done.stdout.split()) == expected, done.stderr
+
+
+def test_a_question_is_asked_again_and_again_until_interrupted(server, environ):
+    process = subprocess.Popen(
+        [*PROGRAM, "list-keys", "--watch", "--every", "0.1", "-o", "json"],
+        env=os.environ | environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    answers = [json.loads(process.stdout.readline()) for _ in range(3)]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE_S)
+
+    assert answers[0] == answers[1] == answers[2]
+    assert process.returncode == 130, err
+    assert len(server.keys.requests) >= 3
 
 
 class BrokenPoint:

@@ -52,7 +52,7 @@ def test_tenant_options_become_the_request(cli, server, typed, expected):
         ("create-key --tenant acme --name prod", key_pb2.CreateKeyRequest(tenant="acme", name="prod")),
         ("list-keys", key_pb2.ListKeysRequest()),
         ("list-keys --tenant acme --include-ended", key_pb2.ListKeysRequest(tenant="acme", include_ended=True)),
-        ("revoke-key --prefix nz_abcdefghi", key_pb2.RevokeKeyRequest(prefix="nz_abcdefghi")),
+        ("revoke-key --prefix nz_abcdefghi --yes", key_pb2.RevokeKeyRequest(prefix="nz_abcdefghi")),
         ("revoke-key nz_abcdefghi --yes", key_pb2.RevokeKeyRequest(prefix="nz_abcdefghi")),
         (
             "update-key nz_a --no-prompt-log --prompt-log-retention-days 0 --clear rpm,tpm --clear expires_at",

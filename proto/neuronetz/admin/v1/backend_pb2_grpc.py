@@ -81,7 +81,7 @@ class BackendServiceServicer:
     def RemoveBackend(self, request, context):
         """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
 
-        neuronetz-gateway remove-backend gpu-2
+        neuronetz-gateway remove-backend gpu-2 --yes
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +90,9 @@ class BackendServiceServicer:
     def ListBackends(self, request, context):
         """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
         models it has, when and, if it failed, why.
+
+        neuronetz-gateway list-backends
+        neuronetz-gateway list-backends --watch
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +100,9 @@ class BackendServiceServicer:
 
     def ProbeBackends(self, request, context):
         """Probes every backend (or one) now, in parallel, and says how each answered.
+
+        neuronetz-gateway probe-backends
+        neuronetz-gateway probe-backends gpu-2
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

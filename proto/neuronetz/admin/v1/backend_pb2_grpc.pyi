@@ -48,14 +48,21 @@ class BackendServiceStub:
     RemoveBackend: _grpc.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]
     """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
 
-      neuronetz-gateway remove-backend gpu-2
+      neuronetz-gateway remove-backend gpu-2 --yes
     """
     ListBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]
     """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
     models it has, when and, if it failed, why.
+
+      neuronetz-gateway list-backends
+      neuronetz-gateway list-backends --watch
     """
     ProbeBackends: _grpc.UnaryUnaryMultiCallable[_backend_pb2.ProbeBackendsRequest, _backend_pb2.ProbeBackendsResponse]
-    """Probes every backend (or one) now, in parallel, and says how each answered."""
+    """Probes every backend (or one) now, in parallel, and says how each answered.
+
+      neuronetz-gateway probe-backends
+      neuronetz-gateway probe-backends gpu-2
+    """
 
 @_typing.type_check_only
 class BackendServiceAsyncStub(BackendServiceStub):
@@ -77,14 +84,21 @@ class BackendServiceAsyncStub(BackendServiceStub):
     RemoveBackend: _aio.UnaryUnaryMultiCallable[_backend_pb2.RemoveBackendRequest, _backend_pb2.RemoveBackendResponse]  # type: ignore[assignment]
     """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
 
-      neuronetz-gateway remove-backend gpu-2
+      neuronetz-gateway remove-backend gpu-2 --yes
     """
     ListBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ListBackendsRequest, _backend_pb2.ListBackendsResponse]  # type: ignore[assignment]
     """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
     models it has, when and, if it failed, why.
+
+      neuronetz-gateway list-backends
+      neuronetz-gateway list-backends --watch
     """
     ProbeBackends: _aio.UnaryUnaryMultiCallable[_backend_pb2.ProbeBackendsRequest, _backend_pb2.ProbeBackendsResponse]  # type: ignore[assignment]
-    """Probes every backend (or one) now, in parallel, and says how each answered."""
+    """Probes every backend (or one) now, in parallel, and says how each answered.
+
+      neuronetz-gateway probe-backends
+      neuronetz-gateway probe-backends gpu-2
+    """
 
 class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     """Backends of the deployment. Those from OLLAMA_BACKENDS (or OLLAMA_BASE_URL) are static: they come first, in their
@@ -115,7 +129,7 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_backend_pb2.RemoveBackendResponse, _abc.Awaitable[_backend_pb2.RemoveBackendResponse]]:
         """Removes a backend that was added by RPC. The answer holds the OLLAMA_BACKENDS line of those that remain.
 
-          neuronetz-gateway remove-backend gpu-2
+          neuronetz-gateway remove-backend gpu-2 --yes
         """
 
     @_abc_1.abstractmethod
@@ -126,6 +140,9 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_backend_pb2.ListBackendsResponse, _abc.Awaitable[_backend_pb2.ListBackendsResponse]]:
         """All backends in routing order, tokens redacted, with what discovery last saw of each: whether it answers, how many
         models it has, when and, if it failed, why.
+
+          neuronetz-gateway list-backends
+          neuronetz-gateway list-backends --watch
         """
 
     @_abc_1.abstractmethod
@@ -134,6 +151,10 @@ class BackendServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _backend_pb2.ProbeBackendsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_backend_pb2.ProbeBackendsResponse, _abc.Awaitable[_backend_pb2.ProbeBackendsResponse]]:
-        """Probes every backend (or one) now, in parallel, and says how each answered."""
+        """Probes every backend (or one) now, in parallel, and says how each answered.
+
+          neuronetz-gateway probe-backends
+          neuronetz-gateway probe-backends gpu-2
+        """
 
 def add_BackendServiceServicer_to_server(servicer: BackendServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

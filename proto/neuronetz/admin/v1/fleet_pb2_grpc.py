@@ -27,8 +27,6 @@ if _version_not_supported:
 
 class FleetServiceStub:
     """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
     """
 
     def __init__(self, channel):
@@ -51,14 +49,12 @@ class FleetServiceStub:
 
 class FleetServiceServicer:
     """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
     """
 
     def ListReplicas(self, request, context):
         """The live workers (heard of within 6 seconds), by address.
 
-        Example: neuronetz-gateway list-replicas
+        neuronetz-gateway list-replicas
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,7 +63,7 @@ class FleetServiceServicer:
     def WatchFleet(self, request, context):
         """The same again and again, as a table that stays in place on a terminal.
 
-        Example: neuronetz-gateway watch-fleet --interval-ms 2000
+        neuronetz-gateway watch-fleet --interval-ms 2000
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -96,8 +92,6 @@ def add_FleetServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class FleetService:
     """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
     """
 
     @staticmethod

@@ -27,10 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class FleetServiceStub:
-    """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
-    """
+    """Who serves clients, with which state."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,38 +36,32 @@ class FleetServiceStub:
     ListReplicas: _grpc.UnaryUnaryMultiCallable[_fleet_pb2.ListReplicasRequest, _fleet_pb2.ListReplicasResponse]
     """The live workers (heard of within 6 seconds), by address.
 
-    Example: neuronetz-gateway list-replicas
+      neuronetz-gateway list-replicas
     """
     WatchFleet: _grpc.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]
     """The same again and again, as a table that stays in place on a terminal.
 
-    Example: neuronetz-gateway watch-fleet --interval-ms 2000
+      neuronetz-gateway watch-fleet --interval-ms 2000
     """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
-    """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
-    """
+    """Who serves clients, with which state."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListReplicas: _aio.UnaryUnaryMultiCallable[_fleet_pb2.ListReplicasRequest, _fleet_pb2.ListReplicasResponse]  # type: ignore[assignment]
     """The live workers (heard of within 6 seconds), by address.
 
-    Example: neuronetz-gateway list-replicas
+      neuronetz-gateway list-replicas
     """
     WatchFleet: _aio.UnaryStreamMultiCallable[_fleet_pb2.WatchFleetRequest, _fleet_pb2.WatchFleetResponse]  # type: ignore[assignment]
     """The same again and again, as a table that stays in place on a terminal.
 
-    Example: neuronetz-gateway watch-fleet --interval-ms 2000
+      neuronetz-gateway watch-fleet --interval-ms 2000
     """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who serves clients, with which state.
-
-    Example: neuronetz-gateway list-replicas
-    """
+    """Who serves clients, with which state."""
 
     @_abc_1.abstractmethod
     def ListReplicas(
@@ -80,7 +71,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_fleet_pb2.ListReplicasResponse, _abc.Awaitable[_fleet_pb2.ListReplicasResponse]]:
         """The live workers (heard of within 6 seconds), by address.
 
-        Example: neuronetz-gateway list-replicas
+          neuronetz-gateway list-replicas
         """
 
     @_abc_1.abstractmethod
@@ -91,7 +82,7 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_fleet_pb2.WatchFleetResponse], _abc.AsyncIterator[_fleet_pb2.WatchFleetResponse]]:
         """The same again and again, as a table that stays in place on a terminal.
 
-        Example: neuronetz-gateway watch-fleet --interval-ms 2000
+          neuronetz-gateway watch-fleet --interval-ms 2000
         """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

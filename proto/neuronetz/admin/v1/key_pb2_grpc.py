@@ -99,6 +99,8 @@ class KeyServiceServicer:
 
     def GetKey(self, request, context):
         """One key by prefix or id.
+
+        neuronetz-gateway get-key nz_abcdefghi
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,6 +136,8 @@ class KeyServiceServicer:
 
     def SuspendKey(self, request, context):
         """Refuses the key from the next request on, until resumed.
+
+        neuronetz-gateway suspend-key nz_abcdefghi --reason "under review" --yes
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,6 +145,8 @@ class KeyServiceServicer:
 
     def ResumeKey(self, request, context):
         """Lifts a suspension; FAILED_PRECONDITION for a revoked key.
+
+        neuronetz-gateway resume-key nz_abcdefghi
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -149,7 +155,7 @@ class KeyServiceServicer:
     def RevokeKey(self, request, context):
         """Refuses the key from the next request on, for good. Revoking twice is no error.
 
-        neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+        neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository" --yes
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

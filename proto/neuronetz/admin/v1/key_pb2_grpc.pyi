@@ -44,7 +44,10 @@ class KeyServiceStub:
       neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
     """
     GetKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]
-    """One key by prefix or id."""
+    """One key by prefix or id.
+
+      neuronetz-gateway get-key nz_abcdefghi
+    """
     ListKeys: _grpc.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]
     """Keys in order of creation.
 
@@ -62,13 +65,19 @@ class KeyServiceStub:
       neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
     """
     SuspendKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.SuspendKeyRequest, _key_pb2.SuspendKeyResponse]
-    """Refuses the key from the next request on, until resumed."""
+    """Refuses the key from the next request on, until resumed.
+
+      neuronetz-gateway suspend-key nz_abcdefghi --reason "under review" --yes
+    """
     ResumeKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.ResumeKeyRequest, _key_pb2.ResumeKeyResponse]
-    """Lifts a suspension; FAILED_PRECONDITION for a revoked key."""
+    """Lifts a suspension; FAILED_PRECONDITION for a revoked key.
+
+      neuronetz-gateway resume-key nz_abcdefghi
+    """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_key_pb2.RevokeKeyRequest, _key_pb2.RevokeKeyResponse]
     """Refuses the key from the next request on, for good. Revoking twice is no error.
 
-      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository" --yes
     """
 
 @_typing.type_check_only
@@ -87,7 +96,10 @@ class KeyServiceAsyncStub(KeyServiceStub):
       neuronetz-gateway create-key --tenant acme --name trial --rpm 10 --budget-total 100000 --expires-at +30d
     """
     GetKey: _aio.UnaryUnaryMultiCallable[_key_pb2.GetKeyRequest, _key_pb2.GetKeyResponse]  # type: ignore[assignment]
-    """One key by prefix or id."""
+    """One key by prefix or id.
+
+      neuronetz-gateway get-key nz_abcdefghi
+    """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_pb2.ListKeysRequest, _key_pb2.ListKeysResponse]  # type: ignore[assignment]
     """Keys in order of creation.
 
@@ -105,13 +117,19 @@ class KeyServiceAsyncStub(KeyServiceStub):
       neuronetz-gateway rotate-key nz_abcdefghi --overlap 1h
     """
     SuspendKey: _aio.UnaryUnaryMultiCallable[_key_pb2.SuspendKeyRequest, _key_pb2.SuspendKeyResponse]  # type: ignore[assignment]
-    """Refuses the key from the next request on, until resumed."""
+    """Refuses the key from the next request on, until resumed.
+
+      neuronetz-gateway suspend-key nz_abcdefghi --reason "under review" --yes
+    """
     ResumeKey: _aio.UnaryUnaryMultiCallable[_key_pb2.ResumeKeyRequest, _key_pb2.ResumeKeyResponse]  # type: ignore[assignment]
-    """Lifts a suspension; FAILED_PRECONDITION for a revoked key."""
+    """Lifts a suspension; FAILED_PRECONDITION for a revoked key.
+
+      neuronetz-gateway resume-key nz_abcdefghi
+    """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_pb2.RevokeKeyRequest, _key_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Refuses the key from the next request on, for good. Revoking twice is no error.
 
-      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+      neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository" --yes
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,7 +157,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.GetKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.GetKeyResponse, _abc.Awaitable[_key_pb2.GetKeyResponse]]:
-        """One key by prefix or id."""
+        """One key by prefix or id.
+
+          neuronetz-gateway get-key nz_abcdefghi
+        """
 
     @_abc_1.abstractmethod
     def ListKeys(
@@ -181,7 +202,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.SuspendKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.SuspendKeyResponse, _abc.Awaitable[_key_pb2.SuspendKeyResponse]]:
-        """Refuses the key from the next request on, until resumed."""
+        """Refuses the key from the next request on, until resumed.
+
+          neuronetz-gateway suspend-key nz_abcdefghi --reason "under review" --yes
+        """
 
     @_abc_1.abstractmethod
     def ResumeKey(
@@ -189,7 +213,10 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _key_pb2.ResumeKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_key_pb2.ResumeKeyResponse, _abc.Awaitable[_key_pb2.ResumeKeyResponse]]:
-        """Lifts a suspension; FAILED_PRECONDITION for a revoked key."""
+        """Lifts a suspension; FAILED_PRECONDITION for a revoked key.
+
+          neuronetz-gateway resume-key nz_abcdefghi
+        """
 
     @_abc_1.abstractmethod
     def RevokeKey(
@@ -199,7 +226,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_key_pb2.RevokeKeyResponse, _abc.Awaitable[_key_pb2.RevokeKeyResponse]]:
         """Refuses the key from the next request on, for good. Revoking twice is no error.
 
-          neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository"
+          neuronetz-gateway revoke-key --prefix nz_abcdefghi --reason "left in a public repository" --yes
         """
 
 def add_KeyServiceServicer_to_server(servicer: KeyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

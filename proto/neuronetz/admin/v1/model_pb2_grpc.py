@@ -67,6 +67,9 @@ class ModelServiceServicer:
 
     def ListModels(self, request, context):
         """Models by backend, with the union, the size of the set cached in Redis, and the policies.
+
+        neuronetz-gateway list-models
+        neuronetz-gateway list-models gpu-2 --output json
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +77,8 @@ class ModelServiceServicer:
 
     def GetModel(self, request, context):
         """One model by its name or alias: its policy and what each backend says of it.
+
+        neuronetz-gateway get-model qwen3:8b
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

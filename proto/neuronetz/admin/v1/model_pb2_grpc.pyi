@@ -37,9 +37,16 @@ class ModelServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """Models by backend, with the union, the size of the set cached in Redis, and the policies."""
+    """Models by backend, with the union, the size of the set cached in Redis, and the policies.
+
+      neuronetz-gateway list-models
+      neuronetz-gateway list-models gpu-2 --output json
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
-    """One model by its name or alias: its policy and what each backend says of it."""
+    """One model by its name or alias: its policy and what each backend says of it.
+
+      neuronetz-gateway get-model qwen3:8b
+    """
     SetModelPolicy: _grpc.UnaryUnaryMultiCallable[_model_pb2.SetModelPolicyRequest, _model_pb2.SetModelPolicyResponse]
     """Changes what is given of a model's policy; what is not given stays as it is.
 
@@ -62,9 +69,16 @@ class ModelServiceAsyncStub(ModelServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Models by backend, with the union, the size of the set cached in Redis, and the policies."""
+    """Models by backend, with the union, the size of the set cached in Redis, and the policies.
+
+      neuronetz-gateway list-models
+      neuronetz-gateway list-models gpu-2 --output json
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
-    """One model by its name or alias: its policy and what each backend says of it."""
+    """One model by its name or alias: its policy and what each backend says of it.
+
+      neuronetz-gateway get-model qwen3:8b
+    """
     SetModelPolicy: _aio.UnaryUnaryMultiCallable[_model_pb2.SetModelPolicyRequest, _model_pb2.SetModelPolicyResponse]  # type: ignore[assignment]
     """Changes what is given of a model's policy; what is not given stays as it is.
 
@@ -90,7 +104,11 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """Models by backend, with the union, the size of the set cached in Redis, and the policies."""
+        """Models by backend, with the union, the size of the set cached in Redis, and the policies.
+
+          neuronetz-gateway list-models
+          neuronetz-gateway list-models gpu-2 --output json
+        """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -98,7 +116,10 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetModelResponse, _abc.Awaitable[_model_pb2.GetModelResponse]]:
-        """One model by its name or alias: its policy and what each backend says of it."""
+        """One model by its name or alias: its policy and what each backend says of it.
+
+          neuronetz-gateway get-model qwen3:8b
+        """
 
     @_abc_1.abstractmethod
     def SetModelPolicy(

@@ -91,6 +91,8 @@ class TenantServiceServicer:
 
     def GetTenant(self, request, context):
         """One tenant by name or id.
+
+        neuronetz-gateway get-tenant acme
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +100,9 @@ class TenantServiceServicer:
 
     def ListTenants(self, request, context):
         """Tenants in order of their names.
+
+        neuronetz-gateway list-tenants
+        neuronetz-gateway list-tenants --page-size 20 --output json
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -115,6 +120,8 @@ class TenantServiceServicer:
 
     def SuspendTenant(self, request, context):
         """Refuses all keys of a tenant from the next request on. Suspending twice is no error.
+
+        neuronetz-gateway suspend-tenant acme --reason "unpaid" --yes
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -122,6 +129,8 @@ class TenantServiceServicer:
 
     def ResumeTenant(self, request, context):
         """Lifts a suspension.
+
+        neuronetz-gateway resume-tenant acme
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

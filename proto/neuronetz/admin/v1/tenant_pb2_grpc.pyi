@@ -45,9 +45,16 @@ class TenantServiceStub:
       neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
     """
     GetTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.GetTenantRequest, _tenant_pb2.GetTenantResponse]
-    """One tenant by name or id."""
+    """One tenant by name or id.
+
+      neuronetz-gateway get-tenant acme
+    """
     ListTenants: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]
-    """Tenants in order of their names."""
+    """Tenants in order of their names.
+
+      neuronetz-gateway list-tenants
+      neuronetz-gateway list-tenants --page-size 20 --output json
+    """
     UpdateTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]
     """Changes limits and grants; what is not named stays as it is.
 
@@ -55,9 +62,15 @@ class TenantServiceStub:
       neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
     """
     SuspendTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.SuspendTenantRequest, _tenant_pb2.SuspendTenantResponse]
-    """Refuses all keys of a tenant from the next request on. Suspending twice is no error."""
+    """Refuses all keys of a tenant from the next request on. Suspending twice is no error.
+
+      neuronetz-gateway suspend-tenant acme --reason "unpaid" --yes
+    """
     ResumeTenant: _grpc.UnaryUnaryMultiCallable[_tenant_pb2.ResumeTenantRequest, _tenant_pb2.ResumeTenantResponse]
-    """Lifts a suspension."""
+    """Lifts a suspension.
+
+      neuronetz-gateway resume-tenant acme
+    """
 
 @_typing.type_check_only
 class TenantServiceAsyncStub(TenantServiceStub):
@@ -76,9 +89,16 @@ class TenantServiceAsyncStub(TenantServiceStub):
       neuronetz-gateway create-tenant --name acme --budget-month 5000000 --allowed-models llama3.2,qwen3:8b
     """
     GetTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.GetTenantRequest, _tenant_pb2.GetTenantResponse]  # type: ignore[assignment]
-    """One tenant by name or id."""
+    """One tenant by name or id.
+
+      neuronetz-gateway get-tenant acme
+    """
     ListTenants: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ListTenantsRequest, _tenant_pb2.ListTenantsResponse]  # type: ignore[assignment]
-    """Tenants in order of their names."""
+    """Tenants in order of their names.
+
+      neuronetz-gateway list-tenants
+      neuronetz-gateway list-tenants --page-size 20 --output json
+    """
     UpdateTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.UpdateTenantRequest, _tenant_pb2.UpdateTenantResponse]  # type: ignore[assignment]
     """Changes limits and grants; what is not named stays as it is.
 
@@ -86,9 +106,15 @@ class TenantServiceAsyncStub(TenantServiceStub):
       neuronetz-gateway update-tenant acme --no-allow-all-models --allowed-models llama3.2
     """
     SuspendTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.SuspendTenantRequest, _tenant_pb2.SuspendTenantResponse]  # type: ignore[assignment]
-    """Refuses all keys of a tenant from the next request on. Suspending twice is no error."""
+    """Refuses all keys of a tenant from the next request on. Suspending twice is no error.
+
+      neuronetz-gateway suspend-tenant acme --reason "unpaid" --yes
+    """
     ResumeTenant: _aio.UnaryUnaryMultiCallable[_tenant_pb2.ResumeTenantRequest, _tenant_pb2.ResumeTenantResponse]  # type: ignore[assignment]
-    """Lifts a suspension."""
+    """Lifts a suspension.
+
+      neuronetz-gateway resume-tenant acme
+    """
 
 class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
     """Tenants: create, read, change, suspend and resume.
@@ -116,7 +142,10 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.GetTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.GetTenantResponse, _abc.Awaitable[_tenant_pb2.GetTenantResponse]]:
-        """One tenant by name or id."""
+        """One tenant by name or id.
+
+          neuronetz-gateway get-tenant acme
+        """
 
     @_abc_1.abstractmethod
     def ListTenants(
@@ -124,7 +153,11 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.ListTenantsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.ListTenantsResponse, _abc.Awaitable[_tenant_pb2.ListTenantsResponse]]:
-        """Tenants in order of their names."""
+        """Tenants in order of their names.
+
+          neuronetz-gateway list-tenants
+          neuronetz-gateway list-tenants --page-size 20 --output json
+        """
 
     @_abc_1.abstractmethod
     def UpdateTenant(
@@ -144,7 +177,10 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.SuspendTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.SuspendTenantResponse, _abc.Awaitable[_tenant_pb2.SuspendTenantResponse]]:
-        """Refuses all keys of a tenant from the next request on. Suspending twice is no error."""
+        """Refuses all keys of a tenant from the next request on. Suspending twice is no error.
+
+          neuronetz-gateway suspend-tenant acme --reason "unpaid" --yes
+        """
 
     @_abc_1.abstractmethod
     def ResumeTenant(
@@ -152,6 +188,9 @@ class TenantServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _tenant_pb2.ResumeTenantRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tenant_pb2.ResumeTenantResponse, _abc.Awaitable[_tenant_pb2.ResumeTenantResponse]]:
-        """Lifts a suspension."""
+        """Lifts a suspension.
+
+          neuronetz-gateway resume-tenant acme
+        """
 
 def add_TenantServiceServicer_to_server(servicer: TenantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
