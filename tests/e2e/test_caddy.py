@@ -7,11 +7,13 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import httpx
@@ -30,6 +32,13 @@ HEADERS = {
 }
 RECORDS = 12
 RECORD_DELAY_S = 0.1
+
+
+class Proxy(NamedTuple):
+    """Where Caddy listens, and who has signed for it."""
+
+    netloc: str
+    authority: Path
 
 
 def free_port() -> int:
@@ -65,8 +74,8 @@ def api_key(stack) -> str:
 
 
 @pytest.fixture(scope="module")
-def caddy(stack, tmp_path_factory) -> Iterator[httpx.Client]:
-    """A client of the proxy, which trusts the authority that Caddy made for `localhost`, and nothing else."""
+def proxy(stack, tmp_path_factory) -> Iterator[Proxy]:
+    """Caddy as the compose stack runs it, on free ports, with a certificate of its own authority."""
     folder = tmp_path_factory.mktemp("caddy")
     port, health = free_port(), free_port()
     environment = {
@@ -90,17 +99,28 @@ def caddy(stack, tmp_path_factory) -> Iterator[httpx.Client]:
     try:
         authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         eventually(lambda: authority.exists() and connects(port) and connects(health), what="Caddy")
-        import ssl
 
-        context = ssl.create_default_context(cafile=str(authority))
-        url = f"https://localhost:{port}"
-        with httpx.Client(base_url=url, verify=context, timeout=20, trust_env=False) as client:
-            assert httpx.get(f"http://127.0.0.1:{health}/", trust_env=False).status_code == 204
-            eventually(lambda: client.get("/healthz").status_code == 200, what="the gateway behind Caddy")
-            yield client
+        assert httpx.get(f"http://127.0.0.1:{health}/", trust_env=False).status_code == 204
+        yield Proxy(netloc=f"localhost:{port}", authority=authority)
     finally:
         ended(process)
     assert b'"level":"error"' not in log.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def caddy(proxy) -> Iterator[httpx.Client]:
+    """A client of the proxy, which trusts Caddy's authority and nothing else."""
+    context = ssl.create_default_context(cafile=str(proxy.authority))
+    with httpx.Client(base_url=f"https://{proxy.netloc}", verify=context, timeout=20, trust_env=False) as client:
+        eventually(lambda: is_alive(client), what="the gateway behind Caddy")
+        yield client
+
+
+def is_alive(client: httpx.Client) -> bool:
+    try:
+        return client.get("/healthz").status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def connects(port: int) -> bool:
@@ -170,3 +190,25 @@ def test_a_body_beyond_the_cap_is_refused_in_the_dialect(caddy, api_key):
     reply = caddy.post("/api/chat", content=b'{"model":"' + b"x" * 300_000 + b'"}', headers=bearer(api_key))
     assert reply.status_code == 413
     assert "error" in json.loads(reply.text)
+
+
+def test_the_smoke_test_of_the_stack_passes(caddy, proxy, stack, tmp_path):
+    """The script that CI runs against containers, with a `docker` that stands for them here."""
+    stand_in = tmp_path / "docker"
+    stand_in.write_text(
+        "#!/bin/sh\n"
+        f'case "$2" in cp) exec cp {proxy.authority} "$4";; esac\n'
+        "while [ $1 != neuronetz-gateway ]; do shift; done; shift\n"
+        f'exec {Path(sys.executable).with_name("neuronetz-gateway")} "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "GATEWAY_DOMAIN": proxy.netloc,
+        "GATEWAY_ADMIN_ADDRESS": stack.description["admin_address"],
+        "GATEWAY_ADMIN_TOKEN": stack.description["admin_token"],
+    }
+    script = [str(ROOT / "deploy" / "smoke.sh")]
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("served, streamed and revoked")
