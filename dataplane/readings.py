@@ -24,6 +24,12 @@ def of_worker(
 ) -> None:
     """The worker itself and the state that it has. ``capacity`` is that of the settlement ring."""
     metrics.read("gateway_requests_in_flight", "Requests being answered", lambda: len(server.in_flight))
+    metrics.read(
+        "gateway_unexpected_failures",
+        "Requests that ended with an error that nobody has foreseen",
+        lambda: server.failed_unexpectedly,
+        kind="counter",
+    )
     metrics.read("gateway_ready", "1 while every readiness check holds", lambda: readiness.ready, merge="min")
     metrics.read("gateway_settlements_capacity", "Settlements that may wait before admission denies", lambda: capacity)
     metrics.read("gateway_watch_current", "1 while the watch is live", lambda: watch.is_current, merge="min")
