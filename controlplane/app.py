@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib.metadata
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import grpc
 import msgspec
@@ -30,6 +33,7 @@ from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
 from controlplane.publish.replicas import Replicas
 from controlplane.publish.usage_stream import BacklogState, UsageStreams
+from controlplane.rpc import tracing
 from controlplane.rpc.adjusting import Adjuster
 from controlplane.rpc.backends import BackendService
 from controlplane.rpc.bounds import CallBounds
@@ -77,11 +81,13 @@ from neuronetz.admin.v1 import (
     usage_pb2_grpc,
 )
 from neuronetz.state.v1 import state_pb2_grpc
-from shared import sealing
+from shared import sealing, telemetry
 from shared.clock import SystemClock
 from shared.sealing import Sealer
+from shared.telemetry import Tracing
 
 # Verifying is asked for by machines and may come in floods; minting is asked for by people and must not wait for it.
+PLANE = "controlplane"
 VERIFY_THREADS, VERIFY_QUEUE = 2, 32
 MINT_THREADS, MINT_QUEUE = 1, 16
 
@@ -113,13 +119,21 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 def create(settings: Settings) -> ControlPlane:
     """One control-plane process; it connects to nothing before it runs."""
     parts = _parts(settings)
-    parts.metrics.watch_backends(lambda: {name: not poll.problem for name, poll in parts.discovery.last_polls.items()})
+    parts.metrics.watch_backends(lambda: parts.discovery.last_polls, parts.discovery.failures)
+    target = telemetry.target_of(
+        settings,
+        plane=PLANE,
+        instance=f"{socket.gethostname()}:{settings.admin_bind.port}",
+        version=importlib.metadata.version("neuronetz-gateway"),
+    )
+    traces = None if target is None or not target.traced_share else Tracing(target)
     server = AdminServer(
         address=str(settings.admin_bind),
         callers=_callers(settings),
         bounds=CallBounds(clock=parts.clock, calls_per_s=settings.admin_calls_per_s),
         services=_services(settings, parts),
         tls=_tls(settings),
+        behind=() if traces is None else (tracing.TracingInterceptor(traces),),
     )
     return ControlPlane(
         settings=settings,
@@ -127,8 +141,15 @@ def create(settings: Settings) -> ControlPlane:
         state=parts.state,
         metrics=parts.metrics,
         workers=_workers(settings, parts),
-        closing=(parts.verifying.close, parts.minting.close, parts.redis.aclose),
+        closing=(parts.verifying.close, parts.minting.close, parts.redis.aclose, *_closing(traces)),
+        target=target,
+        on_statement=None if traces is None else tracing.statements(traces.tracer),
     )
+
+
+def _closing(traces: Tracing | None) -> Iterator[Callable[[], Awaitable[None]]]:
+    if traces is not None:
+        yield partial(asyncio.to_thread, traces.close)
 
 
 def _parts(settings: Settings) -> Parts:
@@ -173,6 +194,7 @@ def _parts(settings: Settings) -> Parts:
             state=state,
             watchers=hub,
             sealer=sealer,
+            on_deferred=metrics.publication_deferred,
         ),
         client=client,
         metrics=metrics,
@@ -273,7 +295,7 @@ def _state_service(parts: Parts) -> Service:
 
 def _workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     return (
-        OutboxDrain(publisher=parts.publisher),
+        OutboxDrain(publisher=parts.publisher, on_deferred=parts.metrics.publication_deferred),
         Reconciler(
             publisher=parts.publisher,
             state=parts.state,

@@ -223,6 +223,13 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
         ),
     ] = 365
     prompt_log_days: settings.PromptLogDays = 30
+
+    # Telemetry
+    otlp_endpoint: settings.OTLPEndpoint = None
+    otlp_headers: settings.OTLPHeaders = None
+    otlp_service: settings.OTLPService = None
+    traced_share: settings.TracedShare = 0.1
+    metrics_interval_ms: settings.MetricsInterval = 60_000
     backlog_max_bytes: Annotated[
         int,
         Setting(

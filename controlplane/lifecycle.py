@@ -7,6 +7,7 @@ the process to start, and each may come and go. Every task lives in the one task
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from controlplane.store import engine, migrate
 from shared import logs, scrape
 from shared.backoff import Backoff
 from shared.lifecycle import Readiness
+from shared.otlp_metrics import MetricsPush
+from shared.telemetry import Target
 
 CHECK_EVERY_S = 0.5
 # While something is missing, so that starting takes no longer than it must.
@@ -40,6 +43,7 @@ class ControlPlane:
     """One control-plane process; ``run`` returns when it has drained.
 
     ``workers`` start when the schema is there. ``closing`` ends what holds threads or connections, in this order.
+    ``target`` is where metrics are exported to, ``on_statement`` is told of each statement in Postgres.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class ControlPlane:
         metrics: Metrics,
         workers: Sequence[Worker],
         closing: Sequence[Callable[[], Awaitable[None]]],
+        target: Target | None = None,
+        on_statement: engine.OnStatement | None = None,
     ) -> None:
         self._settings = settings
         self._server = server
@@ -58,6 +64,8 @@ class ControlPlane:
         self._metrics = metrics
         self._workers = workers
         self._closing = closing
+        self._target = target
+        self._on_statement = on_statement
         self.readiness = Readiness(("postgres", "schema", "redis"))
         self.port: int | None = None
         metrics.watch_readiness(lambda: self.readiness.ready)
@@ -72,7 +80,11 @@ class ControlPlane:
             self.port = await self._server.start()
             _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
             bind = self._settings.metrics_bind
-            with scrape.served(self._metrics.registry, host=bind.host, port=bind.port):
+            with contextlib.ExitStack() as serving:
+                registry = self._metrics.registry
+                serving.enter_context(scrape.served(registry, scrape.bound(host=bind.host, port=bind.port)))
+                if self._target is not None:
+                    serving.enter_context(MetricsPush(self._target, registry.collect))
                 await self._work()
         finally:
             await self._server.stop(grace_s=0)
@@ -110,6 +122,7 @@ class ControlPlane:
             self._settings.database_url.reveal(),
             pool_size=self._settings.database_pool_size,
             pool_overflow=self._settings.database_overflow,
+            on_statement=self._on_statement,
         )
         await migrate(self._settings)
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from controlplane.core.discovery import Poll
+
+_WRITE_BUCKETS_S = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _REBUILD_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -28,6 +31,21 @@ class Metrics:
         self._buried = Counter("gateway_dead_letters", "Entries of usage streams that are no events", registry=registry)
         self._anonymous = Counter(
             "gateway_anonymous_failures_recorded", "Failed authentications written to the audit log", registry=registry
+        )
+        self._write_durations = Histogram(
+            "gateway_ledger_write_seconds", "Transactions of the ledger", buckets=_WRITE_BUCKETS_S, registry=registry
+        )
+        self._write_failures = Counter(
+            "gateway_ledger_write_failures", "Transactions of the ledger that failed", registry=registry
+        )
+        self._lag = Gauge(
+            "gateway_usage_lag_seconds", "Age of the oldest usage event of the last batch", registry=registry
+        )
+        self._streams = Gauge(
+            "gateway_usage_stream_events", "Usage events of a shard not recorded yet", ("shard",), registry=registry
+        )
+        self._stream_bytes = Gauge(
+            "gateway_usage_stream_bytes", "What they take of Redis' memory", ("shard",), registry=registry
         )
         self._waiting = Gauge("gateway_usage_events_waiting", "Usage events not recorded yet", registry=registry)
         self._waiting_bytes = Gauge("gateway_usage_bytes_waiting", "What they take of Redis' memory", registry=registry)
@@ -47,6 +65,9 @@ class Metrics:
             "gateway_leases_reaped", "Leases of dead workers that were closed", ["fate"], registry=registry
         )
         self._pending = Gauge("gateway_publications_pending", "Changes that Redis does not have yet", registry=registry)
+        self._deferred = Counter(
+            "gateway_publications_deferred", "Publications that did not succeed at once", registry=registry
+        )
         self._told = Counter("gateway_changes_told", "Changes told to the watchers", ("kind",), registry=registry)
         self._snapshots = Counter("gateway_watch_snapshots_made", "Snapshots made for watchers", registry=registry)
         self._snapshots_sent = Counter("gateway_watch_snapshots_sent", "Snapshots sent to watchers", registry=registry)
@@ -67,10 +88,22 @@ class Metrics:
         self._anonymous.inc(occurrences)
         self._buried.inc(buried)
 
-    def backlog_measured(self, *, events: int, size_bytes: int, denying: int) -> None:
-        """The usage streams of all shards were measured."""
-        self._waiting.set(events)
-        self._waiting_bytes.set(size_bytes)
+    def ledger_written(self, duration_s: float, *, succeeded: bool) -> None:
+        """A transaction of the ledger has ended."""
+        self._write_durations.observe(duration_s)
+        self._write_failures.inc(not succeeded)
+
+    def lag_seen(self, seconds: float) -> None:
+        """A batch was read whose oldest event is so old; 0 when nothing waited."""
+        self._lag.set(max(0.0, seconds))
+
+    def backlog_measured(self, sizes: Mapping[str, tuple[int, int]], *, denying: int) -> None:
+        """The usage streams were measured: by shard, events and bytes."""
+        for shard, (events, size_bytes) in sizes.items():
+            self._streams.labels(shard).set(events)
+            self._stream_bytes.labels(shard).set(size_bytes)
+        self._waiting.set(sum(events for events, _ in sizes.values()))
+        self._waiting_bytes.set(sum(size_bytes for _, size_bytes in sizes.values()))
         self._denying.set(denying)
 
     def fences_seen(self, *, valid: int) -> None:
@@ -97,6 +130,10 @@ class Metrics:
     def publications_pending(self, count: int) -> None:
         """The outbox was counted."""
         self._pending.set(count)
+
+    def publication_deferred(self) -> None:
+        """A change could not be published now and is left to the outbox, or still is."""
+        self._deferred.inc()
 
     def change_told(self, kind: str) -> None:
         """A change (key, tenant, config, discovered) was handed to the watchers."""
@@ -133,9 +170,9 @@ class Metrics:
             lambda: float(read())
         )
 
-    def watch_backends(self, read: Callable[[], Mapping[str, bool]]) -> None:
-        """Shows for each backend whether it has answered its last poll; ``read`` is called by another thread."""
-        self.registry.register(_Backends(read))
+    def watch_backends(self, read: Callable[[], Mapping[str, Poll]], failures: Callable[[str], int]) -> None:
+        """Shows what each backend answered last, and how often it did not; both are called by another thread."""
+        self.registry.register(_Backends(read, failures))
 
     def __repr__(self) -> str:
         return "Metrics()"
@@ -144,12 +181,18 @@ class Metrics:
 class _Backends(Collector):
     """One series for each backend that is there now: one that was removed leaves none behind."""
 
-    def __init__(self, read: Callable[[], Mapping[str, bool]]) -> None:
+    def __init__(self, read: Callable[[], Mapping[str, Poll]], failures: Callable[[str], int]) -> None:
         self._read = read
+        self._failures = failures
 
     def collect(self) -> Iterator[Metric]:
         """The last poll of each backend."""
-        family = GaugeMetricFamily("gateway_backend_polled", "1 where the last poll was answered", labels=("backend",))
-        for backend, answered in self._read().items():
-            family.add_metric((backend,), float(answered))
-        yield family
+        label = ("backend",)
+        polled = GaugeMetricFamily("gateway_backend_polled", "1 where the last poll was answered", labels=label)
+        models = GaugeMetricFamily("gateway_backend_models", "Models that the last poll found", labels=label)
+        failed = CounterMetricFamily("gateway_backend_poll_failures", "Polls that were not answered", labels=label)
+        for backend, poll in self._read().items():
+            polled.add_metric((backend,), float(not poll.problem))
+            models.add_metric((backend,), len(poll.models or ()))
+            failed.add_metric((backend,), self._failures(backend))
+        yield from (polled, models, failed)

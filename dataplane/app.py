@@ -15,22 +15,27 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import cast
 
 from litestar import Litestar, asgi
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
+from opentelemetry.trace import Tracer
 
-from dataplane import config
+from dataplane import config, gathering, readings, tracing
+from dataplane.access import Observers, request_log
 from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
 from dataplane.api.exchange import Edge, Stalls
 from dataplane.api.forwarded import TrustedProxies
+from dataplane.api.front import Front
+from dataplane.api.listener import bound_unread_replies
 from dataplane.api.server import EXPECTED_MESSAGES, Server
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
+from dataplane.ports import Keys, Leases, Upstreams
 from dataplane.quota.announcements import Announcements
 from dataplane.quota.anonymous import AnonymousCounts
 from dataplane.quota.calls import Calls
@@ -49,22 +54,25 @@ from dataplane.stages.route import Route
 from dataplane.stages.settle import Settle
 from dataplane.state.changes import Changes
 from dataplane.state.control import ControlPlanes, credentials_of
-from dataplane.state.keys import RedisKeys
+from dataplane.state.keys import RedisKeys, Verifier
 from dataplane.state.models import CurrentModels
 from dataplane.state.store import StateStore
 from dataplane.state.verifier import ControlPlaneVerifier
 from dataplane.state.watch import Identity, Watch
 from dataplane.state.watcher import RedisWatcher
+from dataplane.tracing import Application
 from dataplane.upstream.client import Backends, Timeouts
 from dataplane.upstream.meter import meters
 from dataplane.upstream.transport import Transport
 from dataplane.values import Limits
-from shared import logs, scrape, sealing
+from shared import logs, sealing, telemetry
 from shared.clock import Clock, SystemClock
 from shared.lifecycle import Readiness
 from shared.sealing import Sealer
+from shared.telemetry import Tracing
 
 READINESS_CHECKS = ("redis", "fence", "models")
+PLANE = "dataplane"
 RESOLVE_PERIOD_S = 30.0
 CUT_TIMEOUT_S = 2.0
 SETTLE_TIMEOUT_S = 10.0
@@ -81,14 +89,16 @@ class Worker:
         clock = SystemClock()
         self.settings = settings
         self.readiness = Readiness(READINESS_CHECKS)
-        self.metrics = Metrics()
+        identity = _identity(settings)
+        self.tracing = _tracing(settings, identity)
+        self.metrics = Metrics(gen_ai=settings.otlp_endpoint is not None)
+        self.requests = request_log(level=settings.log_level, style=settings.log_format)
         self.link = Link(url=settings.redis_url, timeout_s=settings.redis_timeout_s, readiness=self.readiness)
         calls = Calls(backlog_max_events=settings.backlog_max_events)
-        self.settlements = Settlements(link=self.link, calls=calls, capacity=settings.settle_buffer_size)
+        self.settlements = self._settlements(calls)
         self.refusals = CollapsedRefusals(settlements=self.settlements, clock=clock)
         refused = RefusedVersions()
         self.renewal = Renewal(link=self.link, refused=refused, clock=clock)
-        identity = _identity(settings)
         announcements = Announcements(
             link=self.link, settlements=self.settlements, renewal=self.renewal, worker_id=identity.worker_id
         )
@@ -100,16 +110,8 @@ class Worker:
         )
         planes = _control_planes(settings)
         self.verifier = ControlPlaneVerifier(planes)
-        self.keys = RedisKeys(
-            link=self.link,
-            verifier=self.verifier,
-            refused=refused,
-            pepper=settings.key_pepper,
-            defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
-            ttl_s=settings.key_cache_ttl_s,
-            clock=clock,
-        )
-        self.leases = RedisLeases(link=self.link, calls=calls, buffer=self.settlements, refused=refused, clock=clock)
+        self.keys = self._keys(refused, clock)
+        self.leases = self._leases(calls, refused, clock)
         self.watch = Watch(
             planes=planes,
             changes=Changes(store=store, keys=self.keys, refused=refused, renewal=self.renewal),
@@ -133,8 +135,54 @@ class Worker:
             proxies=self.proxies,
             clock=clock,
         )
+        # What clients are answered by.
+        self.clients: Application = (
+            self.server if self.tracing is None else tracing.TracedServer(self.server, self.tracing)
+        )
+        self._show()
 
-        self._watch_gauges()
+    def _settlements(self, calls: Calls) -> Settlements:
+        return Settlements(
+            link=self.link,
+            calls=calls,
+            capacity=self.settings.settle_buffer_size,
+            on_sent=None if self.tracing is None else tracing.settling(self.tracing.tracer),
+        )
+
+    def _keys(self, refused: RefusedVersions, clock: Clock) -> RedisKeys:
+        settings = self.settings
+        verifier: Verifier = self._traced(self.verifier, tracing.TracedVerifier)
+        return RedisKeys(
+            link=self.link,
+            verifier=verifier,
+            refused=refused,
+            pepper=settings.key_pepper,
+            defaults=Limits(rpm=settings.default_rpm, tpm=settings.default_tpm, concurrent=settings.default_concurrent),
+            ttl_s=settings.key_cache_ttl_s,
+            clock=clock,
+        )
+
+    def _leases(self, calls: Calls, refused: RefusedVersions, clock: Clock) -> RedisLeases:
+        return RedisLeases(
+            link=self.link,
+            calls=calls,
+            buffer=self.settlements,
+            refused=refused,
+            clock=clock,
+            on_answer=self.metrics.admission_waited,
+        )
+
+    def _show(self) -> None:
+        """What the parts count themselves becomes metrics."""
+        readings.of_redis(self.metrics, link=self.link, renewal=self.renewal, settlements=self.settlements)
+        readings.of_worker(
+            self.metrics,
+            server=self.server,
+            readiness=self.readiness,
+            models=self.models,
+            watch=self.watch,
+            capacity=self.settings.settle_buffer_size,
+        )
 
     def _pipeline(self, clock: Clock) -> Pipeline:
         """The stages over their adapters."""
@@ -150,33 +198,45 @@ class Worker:
             max_connections=settings.max_connections,
             clock=clock,
         )
+        keys: Keys = self._traced(self.keys, tracing.TracedKeys)
+        leases: Leases = self._traced(self.leases, tracing.TracedLeases)
+        attempted: Upstreams = self._traced(upstreams, tracing.TracedUpstreams)
+        authenticate = Authenticate(keys=keys, failures=self.failures, log=self.anonymous, pepper=settings.key_pepper)
+        relay = Relay(models=self.models, upstreams=attempted, clock=clock)
+        readings.of_requests(self.metrics, authenticate=authenticate, relay=relay, upstreams=upstreams)
         return Pipeline(
-            authenticate=Authenticate(
-                keys=self.keys, failures=self.failures, log=self.anonymous, pepper=settings.key_pepper
-            ),
-            admit=Admit(leases=self.leases, keys=self.keys, models=self.models),
+            authenticate=authenticate,
+            admit=Admit(leases=leases, keys=keys, models=self.models),
             route=Route(models=self.models, upstreams=upstreams),
-            relay=Relay(models=self.models, upstreams=upstreams, clock=clock),
+            relay=relay,
             settle=Settle(
                 settlements=self.settlements,
                 refusals=self.refusals,
                 renewals=self.renewal,
                 meter=meters(clock, self.metrics.anomaly_seen),
-                observer=self.metrics,
+                observer=self._observers(),
                 clock=clock,
             ),
             status_of=problems.status_of,
         )
 
+    def _traced[P, T](self, port: P, wrapped: Callable[[P, Tracer], T]) -> P | T:
+        """The port as it is where nothing is traced."""
+        return port if self.tracing is None else wrapped(port, self.tracing.tracer)
+
+    def _observers(self) -> Observers:
+        traced = () if self.tracing is None else (tracing.SpanAttributes(),)
+        return Observers(self.metrics, self.requests, *traced)
+
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The worker's life: its tasks run inside; leaving drains."""
-        host, _, port = self.settings.metrics_bind.rpartition(":")
-        with scrape.served(self.metrics.registry, host=host.strip("[]"), port=int(port)):
-            async with self._tasks():
-                yield
+        async with gathering.answering(self.settings.runtime_dir, self.metrics.figures), self._tasks():
+            yield
         await self.transport.aclose()
         await self.verifier.close()
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.close)
 
     @contextlib.asynccontextmanager
     async def _tasks(self) -> AsyncIterator[None]:
@@ -186,7 +246,8 @@ class Worker:
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
                     self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
-                    self.stalls.watch(), self._resolve_proxies(), self._drain(),
+                    self.stalls.watch(), self.requests.run(), self._resolve_proxies(), self._drain(),
+                    self._bound_unread_replies(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -203,15 +264,6 @@ class Worker:
                 for task in tasks:
                     task.cancel()
 
-    def _watch_gauges(self) -> None:
-        self.metrics.gauge("gateway_requests_in_flight", "Requests being answered", lambda: len(self.server.in_flight))
-        self.metrics.gauge("gateway_ready", "1 while every readiness check holds", lambda: float(self.readiness.ready))
-        self.metrics.gauge(
-            "gateway_settlements_waiting", "Settlements that Redis has not taken", lambda: self.settlements.unsettled
-        )
-        self.metrics.gauge("gateway_watch_current", "1 while the watch is live", lambda: float(self.watch.is_current))
-        self.metrics.gauge("gateway_state_revision", "Last revision of the watch", lambda: self.watch.revision)
-
     def _listen_for_stop(self) -> None:
         """SIGTERM first takes the worker out of service; granian's own stop follows, as if by SIGINT."""
 
@@ -226,6 +278,9 @@ class Worker:
         await self.readiness.drain_started()
         await asyncio.sleep(self.settings.drain_timeout_s)
         self.server.drain_out()
+
+    async def _bound_unread_replies(self) -> None:
+        await bound_unread_replies(self.settings.bind_port, timeout_s=self.settings.write_stall_timeout_s)
 
     async def _resolve_proxies(self) -> None:
         while self.proxies.has_names:
@@ -264,17 +319,22 @@ def _identity(settings: Settings) -> Identity:
     )
 
 
-def create() -> Litestar:
+def _tracing(settings: Settings, identity: Identity) -> Tracing | None:
+    target = telemetry.target_of(settings, plane=PLANE, instance=identity.worker_id, version=identity.version)
+    return None if target is None or not target.traced_share else Tracing(target)
+
+
+def create() -> Front:
     """The factory that granian calls: one application in one worker process."""
     _die_with_parent()
     settings = config.load(os.environ)
-    logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane="dataplane")
+    logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane=PLANE)
     worker = Worker(settings)
 
     @asgi("/", is_mount=True, copy_scope=False)
     async def clients(scope: Scope, receive: Receive, send: Send) -> None:
         # Websockets are switched off where the server is started.
-        await worker.server(cast("HTTPScope", scope), receive, send)
+        await worker.clients(cast("HTTPScope", scope), receive, send)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
@@ -286,7 +346,9 @@ def create() -> Litestar:
     handlers: list[HTTPRouteHandler] = [*health.routes(worker.readiness)]
     if settings.playground_enabled:
         handlers.append(playground.route())
-    return Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    app = Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    own_paths = [path for handler in handlers for path in handler.paths]
+    return Front(app, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
 
 
 def _die_with_parent() -> None:

@@ -68,11 +68,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Setting(
             "GATEWAY_METRICS_BIND",
-            "host:port for metrics; the port counts up per worker",
+            "host:port for metrics, of all workers together; where it is taken, the next port",
             pattern=r"\S+:\d+",
             group="Service",
         ),
     ] = "127.0.0.1:9464"
+    runtime_dir: Annotated[
+        str | None,
+        Setting(
+            "GATEWAY_RUNTIME_DIR",
+            "Folder of sockets on which workers answer their supervisor; unset: a temporary one",
+            group="Service",
+        ),
+    ] = None
     playground_enabled: Annotated[
         bool, Setting("PLAYGROUND_ENABLED", "Serve the playground at /playground", group="Service")
     ] = False
@@ -186,6 +194,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Setting("AUDIT_BACKLOG_MAX", "Undrained usage events before admission denies", minimum=16, group="Audit")
     ] = 1_000_000
     prompt_log_days: settings.PromptLogDays = 30
+
+    # Telemetry
+    otlp_endpoint: settings.OTLPEndpoint = None
+    otlp_headers: settings.OTLPHeaders = None
+    otlp_service: settings.OTLPService = None
+    traced_share: settings.TracedShare = 0.1
+    metrics_interval_ms: settings.MetricsInterval = 60_000
 
 
 def load(environ: Mapping[str, str]) -> Settings:

@@ -6,8 +6,12 @@
     ├── AuthenticationError         the credential is missing or not acceptable; one answer for every reason
     ├── TooManyFailuresError        an address block failed to authenticate too often
     ├── RequestError                the request is not well-formed; names the field and the rule
+    │   ├── MalformedRequestError   its head can be read in more than one way
+    │   ├── TargetTooLongError
+    │   ├── HeadersTooLargeError
     │   ├── BodyTooLargeError
     │   ├── BodyTimeoutError
+    │   ├── IncompleteBodyError     the body broke off, or is not framed as it says
     │   └── UnsupportedMediaError
     ├── ForbiddenError              a model or route that the caller may not use, or that does not exist
     ├── UnknownRouteError           no such path, or a wrong method on one that exists
@@ -81,6 +85,24 @@ class RequestError(GatewayError):
         self.param = param
 
 
+class MalformedRequestError(RequestError):
+    """The head of the request could be read in more than one way."""
+
+    code = "malformed_request"
+
+
+class TargetTooLongError(RequestError):
+    """Path and query are longer than the cap."""
+
+    code = "target_too_long"
+
+
+class HeadersTooLargeError(RequestError):
+    """More headers than the cap."""
+
+    code = "headers_too_large"
+
+
 class BodyTooLargeError(RequestError):
     """The body is longer than the cap."""
 
@@ -92,6 +114,12 @@ class BodyTimeoutError(RequestError):
 
     code = "body_timeout"
     retryable = True
+
+
+class IncompleteBodyError(RequestError):
+    """The body ended before it was whole: the client left, or its chunks are none. The server below tells no more."""
+
+    code = "incomplete_body"
 
 
 class UnsupportedMediaError(RequestError):

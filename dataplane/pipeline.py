@@ -65,7 +65,6 @@ class Pipeline:
                 async with self._relay(
                     candidates, inference, arrival.request_id, held.meter, tenant=principal.tenant_id
                 ) as reply:
-                    held.answered_by(reply.backend)
                     await exchange.deliver(_settling(reply, held))
             except GatewayError as error:
                 held.failed(error, status=self._status_of(error))

@@ -114,14 +114,12 @@ class Leases(Protocol):
 
 
 class Observer(Protocol):
-    """Hears of every request that has ended, for the metrics."""
+    """Hears of every request that has ended, for the metrics and the log."""
 
-    def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
-        """One request was answered, or would have been."""
-        ...
-
-    def tokens_charged(self, *, tenant: str, model: str, prompt: int, completion: int) -> None:
-        """So many tokens were charged."""
+    def request_ended(
+        self, *, arrival: Arrival, principal: Principal | None, event: UsageEvent | None, status: int, duration_s: float
+    ) -> None:
+        """One request was answered, or would have been; without a principal, and an event, nobody knew whose it was."""
         ...
 
 
@@ -190,6 +188,12 @@ class Models(Protocol):
 
 class Meter(Protocol):
     """What has been seen of a reply."""
+
+    backend: str
+
+    def begin(self, backend: str) -> None:
+        """A first record has come from this backend; what was seen of another one's reply is forgotten."""
+        ...
 
     def see(self, record: Record | EmbedReply) -> None:
         """Takes a record into account."""

@@ -63,3 +63,38 @@ PromptLogDays = Annotated[
         group="Audit",
     ),
 ]
+
+
+def _endpoint(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return text
+
+
+OTLPEndpoint = Annotated[
+    str | None,
+    Setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "Where traces and metrics are sent by OTLP over gRPC; unset: nowhere",
+        parse=_endpoint,
+        group="Telemetry",
+    ),
+]
+OTLPHeaders = Annotated[
+    Secret | None,
+    Setting("OTEL_EXPORTER_OTLP_HEADERS", "Headers of exports: name=value, separated by commas", group="Telemetry"),
+]
+OTLPService = Annotated[
+    str | None,
+    Setting("OTEL_SERVICE_NAME", "Name of the service; unset: neuronetz-gateway and the plane", group="Telemetry"),
+]
+TracedShare = Annotated[
+    float,
+    Setting(
+        "OTEL_TRACES_SAMPLER_ARG", "Share of requests that are traced, 0 to 1", minimum=0, maximum=1, group="Telemetry"
+    ),
+]
+MetricsInterval = Annotated[
+    int,
+    Setting("OTEL_METRIC_EXPORT_INTERVAL", "Milliseconds between exports of metrics", minimum=100, group="Telemetry"),
+]

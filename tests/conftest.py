@@ -23,6 +23,20 @@ hypothesis.settings.register_profile("gateway", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("gateway")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # By default longer than any deadline, and always well below the life of what was discovered (900 s there).
+    parser.addoption(
+        "--outage-s", type=float, default=30.0, help="how long control planes and Postgres are away (30 s)"
+    )
+
+
+@pytest.fixture
+def outage_s(request: pytest.FixtureRequest) -> float:
+    """How long a long outage takes."""
+    seconds: float = request.config.getoption("--outage-s")
+    return seconds
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
     with Redis(tmp_path_factory.mktemp("redis")) as server:

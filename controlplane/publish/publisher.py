@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from controlplane.core import changes
@@ -60,6 +60,7 @@ class StatePublisher:
         state: RedisState,
         watchers: Watchers,
         sealer: Sealer,
+        on_deferred: Callable[[], None] = lambda: None,
     ) -> None:
         self._keys = keys
         self._tenants = tenants
@@ -68,6 +69,8 @@ class StatePublisher:
         self._state = state
         self._watchers = watchers
         self._sealer = sealer
+        # Hears of each publication that is left to the outbox.
+        self._on_deferred = on_deferred
 
     async def publish_key(self, key_id: KeyId, *, digest: str | None = None) -> Announced:
         """Writes the key's committed state and tells of it; what could not be written is left to the outbox."""
@@ -80,7 +83,7 @@ class StatePublisher:
             except RedisUnavailableError as fault:
                 return await self._tell(change, fault)
         except StoreUnavailableError as fault:
-            return _pending("key", fault)
+            return self._pending("key", fault)
         return await _done(OutboxKind.KEY, key_id, key.version, revision)
 
     async def publish_tenant(self, tenant_id: TenantId) -> Announced:
@@ -94,7 +97,7 @@ class StatePublisher:
             except RedisUnavailableError as fault:
                 return await self._tell(change, fault)
         except StoreUnavailableError as fault:
-            return _pending("tenant", fault)
+            return self._pending("tenant", fault)
         return await _done(OutboxKind.TENANT, tenant_id, tenant.version, revision)
 
     async def publish_config(self) -> Announced:
@@ -106,7 +109,7 @@ class StatePublisher:
             except RedisUnavailableError as fault:
                 return await self._tell(Told(kind=ChangeKind.CONFIG), fault, config=config)
         except StoreUnavailableError as fault:
-            return _pending("config", fault)
+            return self._pending("config", fault)
         return Announced(applied=True, revision=revision)
 
     async def tell_waiting(self, change: Change) -> None:
@@ -170,6 +173,11 @@ class StatePublisher:
         raw = b"" if config is None else records.encode(config)
         return Announced(applied=False, revision=await self._watchers.tell(change, config=raw))
 
+    def _pending(self, kind: str, fault: Exception) -> Announced:
+        _log.warning("publication_deferred", kind=kind, fault=str(fault))
+        self._on_deferred()
+        return Announced(applied=False)
+
     def _same(self, published: Sequence[BackendRecord], wanted: Sequence[BackendRecord], *, static: bool) -> bool:
         if not static:
             names = self._backends.static_names
@@ -204,8 +212,3 @@ async def _done(kind: OutboxKind, subject_id: str, version: int, revision: int) 
     with contextlib.suppress(StoreUnavailableError):
         await outbox.mark_published(kind, uuid.UUID(subject_id), version, revision)
     return Announced(applied=True, revision=revision)
-
-
-def _pending(kind: str, fault: Exception) -> Announced:
-    _log.warning("publication_deferred", kind=kind, fault=str(fault))
-    return Announced(applied=False)

@@ -63,15 +63,25 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AdminServer:
-    """Serves operators and data planes. Nothing is served without credentials, health and reflection included."""
+    """Serves operators and data planes. Nothing is served without credentials, health and reflection included.
+
+    ``behind`` are interceptors that see only calls which the gatekeeper has let through.
+    """
 
     def __init__(
-        self, *, address: str, callers: Callers, bounds: CallBounds, services: Sequence[Service], tls: TLSFiles | None
+        self,
+        *,
+        address: str,
+        callers: Callers,
+        bounds: CallBounds,
+        services: Sequence[Service],
+        tls: TLSFiles | None,
+        behind: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         self._address = address
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[Gatekeeper(callers, bounds)],
+            interceptors=[Gatekeeper(callers, bounds), *behind],
             options=_OPTIONS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )

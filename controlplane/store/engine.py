@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -120,10 +120,15 @@ class GatewayEngine(PostgresEngine):
 DB = GatewayEngine(config={"database": "gateway"})
 
 
-async def connect(url: str, *, pool_size: int, pool_overflow: int) -> None:
+# Of a statement that has ended: its text, without values; the seconds that it took; what it raised.
+type OnStatement = Callable[[str, float, BaseException | None], None]
+
+
+async def connect(url: str, *, pool_size: int, pool_overflow: int, on_statement: OnStatement | None = None) -> None:
     """Opens the pool of the process, at most ``pool_size + pool_overflow`` connections.
 
-    Raises ``StoreUnavailableError``; connecting twice is no error.
+    ``on_statement`` is told of each statement in the context of whoever sent it, and must not raise. Connecting
+    twice is no error. Raises ``StoreUnavailableError``.
     """
     if DB.pool is not None:
         return
@@ -135,8 +140,18 @@ async def connect(url: str, *, pool_size: int, pool_overflow: int) -> None:
     }
     with translated():
         await DB.start_connection_pool(
-            min_size=1, max_size=pool_size + pool_overflow, max_inactive_connection_lifetime=60.0
+            min_size=1,
+            max_size=pool_size + pool_overflow,
+            max_inactive_connection_lifetime=60.0,
+            init=None if on_statement is None else _observing(on_statement),
         )
+
+
+def _observing(on_statement: OnStatement) -> Callable[[Any], Awaitable[None]]:
+    async def init(connection: Any) -> None:
+        connection.add_query_logger(lambda seen: on_statement(seen.query, seen.elapsed, seen.exception))
+
+    return init
 
 
 async def disconnect() -> None:

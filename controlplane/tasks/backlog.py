@@ -46,11 +46,8 @@ class BacklogWatch:
         sizes = await self._state.measure()
         over = frozenset(shard for shard, size in sizes.items() if size.size_bytes > self._max_shard_bytes)
         await self._state.deny(over)
-        self._metrics.backlog_measured(
-            events=sum(size.events for size in sizes.values()),
-            size_bytes=sum(size.size_bytes for size in sizes.values()),
-            denying=len(over),
-        )
+        measured = {str(shard): (size.events, size.size_bytes) for shard, size in sizes.items()}
+        self._metrics.backlog_measured(measured, denying=len(over))
         if over != self._denying:
             _log.warning("backlog_denial_changed", shards=sorted(over))
             self._denying = over

@@ -8,6 +8,7 @@ good answer the record in Redis ends by itself, and then nothing resolves.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -71,6 +72,7 @@ class Discovery:
         self._woken = asyncio.Event()
         self._backends: Sequence[BackendRecord] = ()
         self._last: dict[str, Poll] = {}
+        self._failures: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -114,6 +116,10 @@ class Discovery:
     def last_polls(self) -> Mapping[str, Poll]:
         """How each backend answered this replica last."""
         return self._last
+
+    def failures(self, backend: str) -> int:
+        """How often the backend did not answer this replica."""
+        return self._failures[backend]
 
     async def _announce(self) -> None:
         try:
@@ -160,11 +166,13 @@ class Discovery:
     def _remember(self, polls: Sequence[Poll]) -> None:
         for poll in polls:
             known = self._last.get(poll.backend)
+            self._failures[poll.backend] += bool(poll.problem)
             if poll.problem and (known is None or known.problem != poll.problem):
                 _log.warning("backend_poll_failed", backend=poll.backend, problem=poll.problem)
             elif not poll.problem and (known is None or known.problem):
                 _log.info("backend_polled", backend=poll.backend, models=len(poll.models or ()))
         self._last = {poll.backend: poll for poll in polls}
+        self._failures = Counter({name: self._failures[name] for name in self._last})
 
     def __repr__(self) -> str:
         return f"Discovery(backends={len(self._backends)})"

@@ -70,6 +70,9 @@ class UsageDrain:
     async def drain(self, shards: Sequence[Shard], *, block_s: float = 0.001) -> int:
         """One round of new entries; how many there were. Raises ``RedisUnavailableError``."""
         entries = await self._streams.read(shards, count=BATCH_PER_SHARD, block_s=block_s)
+        # Ids of entries begin with the server's milliseconds.
+        oldest_ms = min((int(entry.entry_id.partition("-")[0]) for entry in entries), default=None)
+        self._metrics.lag_seen(0.0 if oldest_ms is None else self._clock.unix_s() - oldest_ms / 1000)
         await self._record(entries)
         return len(entries)
 
@@ -105,7 +108,7 @@ class UsageDrain:
         if not entries:
             return
         usable, letters = _sorted_out(entries)
-        recorded = await _until_recorded(usable, letters)
+        recorded = await self._until_recorded(usable, letters)
         # Those that were recorded before may have been charged twice: they are looked at as well.
         self._touched.add(owner for entry in usable for owner in owners_of(entry.row))
         self._metrics.events_recorded(
@@ -121,18 +124,23 @@ class UsageDrain:
         for shard, entry_ids in ids.items():
             await self._streams.acknowledge(shard, entry_ids)
 
+    async def _until_recorded(self, usable: Sequence[Entry], letters: Sequence[DeadLetter]) -> Recorded:
+        backoff = Backoff()
+        while True:
+            started_s, succeeded = self._clock.monotonic(), False
+            try:
+                recorded = await ledger.record(usable, letters)
+                succeeded = True
+            except StoreUnavailableError as fault:
+                _log.warning("usage_recording_delayed", events=len(usable), fault=str(fault))
+            else:
+                return recorded
+            finally:
+                self._metrics.ledger_written(self._clock.monotonic() - started_s, succeeded=succeeded)
+            await asyncio.sleep(backoff.next_s())
+
     def __repr__(self) -> str:
         return f"UsageDrain(groups={len(self._groups)}, streams={self._streams!r})"
-
-
-async def _until_recorded(usable: Sequence[Entry], letters: Sequence[DeadLetter]) -> Recorded:
-    backoff = Backoff()
-    while True:
-        try:
-            return await ledger.record(usable, letters)
-        except StoreUnavailableError as fault:
-            _log.warning("usage_recording_delayed", events=len(usable), fault=str(fault))
-            await asyncio.sleep(backoff.next_s())
 
 
 def _sorted_out(entries: Sequence[StreamEntry]) -> tuple[list[Entry], list[DeadLetter]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from controlplane.errors import NotFoundError, RedisUnavailableError, StoreUnavailableError
 from controlplane.metrics import Metrics
@@ -24,8 +25,15 @@ _log = logs.get("controlplane.tasks.publish")
 class OutboxDrain:
     """Publishes what the outbox holds. Several replicas share the work: each locks the rows that it takes."""
 
-    def __init__(self, *, publisher: StatePublisher, poll_s: float = POLL_S) -> None:
+    def __init__(
+        self,
+        *,
+        publisher: StatePublisher,
+        poll_s: float = POLL_S,
+        on_deferred: Callable[[], None] = lambda: None,
+    ) -> None:
         self._publisher = publisher
+        self._on_deferred = on_deferred
         self._poll_s = poll_s
 
     async def run(self) -> None:
@@ -35,6 +43,7 @@ class OutboxDrain:
                 done = await self.drain_once()
             except (RedisUnavailableError, StoreUnavailableError) as fault:
                 _log.debug("outbox_waits", fault=str(fault))
+                self._on_deferred()
                 done = 0
             if done < BATCH:
                 await asyncio.sleep(self._poll_s)

@@ -19,6 +19,7 @@ from dataplane.errors import (
     BodyTooLargeError,
     ClientClosedError,
     GatewayError,
+    IncompleteBodyError,
     RequestError,
     UnsupportedMediaError,
 )
@@ -34,9 +35,11 @@ Headers = list[tuple[bytes, bytes]]
 SERVER = (b"server", b"neuronetz-gateway")
 
 _IDENTITY = (b"", b"identity")
-_JSON_TYPES = (b"application/json", b"text/json")
-# What curl -d and some clients send when they name no type of their own; the body is parsed as JSON regardless.
-_UNTYPED = (b"", b"application/x-www-form-urlencoded", b"text/plain")
+_TYPES = (
+    b"application/json", b"text/json",
+    # What curl -d and some clients send when they name no type of their own; the body is parsed as JSON regardless.
+    b"", b"application/x-www-form-urlencoded", b"text/plain",
+)  # fmt: skip
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +154,7 @@ class HTTPExchange:
         self._rates = rates
 
     async def body(self) -> bytes:
-        """The whole body. Raises ``RequestError`` (408, 413, 415) and ``ClientClosedError``."""
+        """The whole body. Raises ``RequestError`` (400, 408, 413, 415)."""
         declared = self._declared_length()
         try:
             async with asyncio.timeout(self._edge.body_timeout_s):
@@ -196,16 +199,13 @@ class HTTPExchange:
 
     def _declared_length(self) -> int | None:
         length: int | None = None
-        content_type = b""
         for name, value in self._scope["headers"]:
             if name == b"content-length":
                 length = int(value)
             elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
                 raise UnsupportedMediaError("Content-Encoding must be identity")
-            elif name == b"content-type":
-                content_type = value.partition(b";")[0].strip().lower()
-        if content_type not in _JSON_TYPES and content_type not in _UNTYPED:
-            raise UnsupportedMediaError("Content-Type must be application/json")
+            elif name == b"content-type" and value.partition(b";")[0].strip().lower() not in _TYPES:
+                raise UnsupportedMediaError("Content-Type must be application/json")
         if length is not None and length > self._edge.max_body_bytes:
             raise self._too_large()
         return length
@@ -216,7 +216,8 @@ class HTTPExchange:
         while True:
             message = await self._receive()
             if message["type"] != "http.request":
-                raise ClientClosedError("the client left while sending its body")
+                # The server below says the same of a client that left and of chunks that are none.
+                raise IncompleteBodyError("the body ended early")
             chunk = message["body"]
             size += len(chunk)
             if size > self._edge.max_body_bytes:

@@ -21,11 +21,15 @@ REQUEST_ID_HEADER = b"x-request-id"
 
 
 class Row(msgspec.Struct, frozen=True):
-    """How one class of errors is answered. Without a message of its own the row shows the error's ``message``."""
+    """How one class of errors is answered. Without a message of its own the row shows the error's ``message``.
+
+    ``closes``: the reply ends its connection, because where the next request would begin is not known or not awaited.
+    """
 
     status: int
     type: str
     message: str | None
+    closes: bool = False
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +52,12 @@ TABLE: dict[type[BaseException], Row] = {
     errors.KeyRefusedError: _UNAUTHENTICATED,
     errors.TooManyFailuresError: Row(429, "rate_limit_error", "too many failed authentications; try again later"),
     errors.RequestError: Row(400, "invalid_request_error", None),
-    errors.BodyTooLargeError: Row(413, "invalid_request_error", "the body is too large"),
-    errors.BodyTimeoutError: Row(408, "invalid_request_error", "the body did not arrive in time"),
+    errors.MalformedRequestError: Row(400, "invalid_request_error", None, closes=True),
+    errors.TargetTooLongError: Row(414, "invalid_request_error", "the target is too long", closes=True),
+    errors.HeadersTooLargeError: Row(431, "invalid_request_error", "the headers are too many", closes=True),
+    errors.BodyTooLargeError: Row(413, "invalid_request_error", "the body is too large", closes=True),
+    errors.BodyTimeoutError: Row(408, "invalid_request_error", "the body did not arrive in time", closes=True),
+    errors.IncompleteBodyError: Row(400, "invalid_request_error", "the body is incomplete or malformed", closes=True),
     errors.UnsupportedMediaError: Row(415, "invalid_request_error", "the body must be JSON without content encoding"),
     errors.ForbiddenError: Row(403, "permission_error", "not permitted"),
     errors.UnknownRouteError: Row(404, "not_found_error", "not found"),
@@ -94,6 +102,8 @@ def render(
         (b"content-length", b"%d" % len(body)),
         (request_id_header, request_id.encode()),
     ]
+    if row.closes:
+        headers.append((b"connection", b"close"))
     if row.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if isinstance(error, errors.LimitExceededError):

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from dataplane.api import strict_json
+from dataplane.api import prompt_json, strict_json
 from dataplane.api.dialect import Caps
 from dataplane.errors import ForbiddenError, RequestError
 from dataplane.native import UNSET, EmbedBody, Message, Raw, Think, Unset
@@ -30,10 +30,8 @@ COMMON_ROLES = frozenset({"system", "user", "assistant", "tool"})
 ANY_JSON = Raw(b'"json"')
 MAX_TOOL_NAME_CHARACTERS = 256
 
-# How much longer than its JSON a model's own template may write a tool or a call (as XML, or as type declarations): per
-# tool, per key inside its parameters, per call. Bytes; they only keep the reserved bound a bound.
+# What a template puts around a tool and around a call, beside what it makes of their JSON.
 _TOOL_MARKUP_BYTES = 128
-_TOOL_KEY_MARKUP_BYTES = 48
 _CALL_MARKUP_BYTES = 64
 _ROLE = re.compile(r"[A-Za-z][A-Za-z0-9 ._-]{0,63}", re.ASCII)
 
@@ -81,7 +79,7 @@ def message_bytes(message: Message) -> int:
     if message.tool_calls is not UNSET:
         for call in message.tool_calls:
             size += _CALL_MARKUP_BYTES + utf8_bytes(call.id) + utf8_bytes(call.function.name)
-            size += go_json_bytes(bytes(call.function.arguments))
+            size += prompt_json.most_bytes(bytes(call.function.arguments))
     return size + utf8_bytes(message.tool_name) + utf8_bytes(message.tool_call_id)
 
 
@@ -103,6 +101,9 @@ def image(value: str, field: str) -> str:
     """One image as base64."""
     text = value if value.isalnum() else value.replace("\n", "").replace("\r", "")
     try:
+        # Strict, but not about padding behind what is complete without it.
+        if len(text) % 4 or text.endswith("==="):
+            raise binascii.Error("padding")
         empty = not binascii.a2b_base64(text, strict_mode=True)
     except (binascii.Error, ValueError) as fault:
         raise RequestError(f"{field} must be base64", param=field) from fault
@@ -174,18 +175,7 @@ def tools(values: Sequence[Tool], field: str, caps: Caps) -> tuple[Raw, int]:
     count_within(len(values), caps.max_tools, field)
     rebuilt = [_tool(value, f"{field}[{index}]") for index, value in enumerate(values)]
     raw = strict_json.encoded(rebuilt)
-    prompt_bytes = go_json_bytes(raw) + _TOOL_MARKUP_BYTES * len(rebuilt) + _TOOL_KEY_MARKUP_BYTES * raw.count(b'":')
-    return Raw(raw), prompt_bytes
-
-
-def go_json_bytes(raw: bytes) -> int:
-    """The length of compact JSON as Go's encoding/json writes it into a prompt.
-
-    Go escapes ``<``, ``>``, ``&``, U+2028 and U+2029 as six characters each.
-    """
-    markup = raw.count(b"<") + raw.count(b">") + raw.count(b"&")
-    separators = raw.count("\u2028".encode()) + raw.count("\u2029".encode())
-    return len(raw) + 5 * markup + 3 * separators
+    return Raw(raw), prompt_json.most_bytes(raw) + _TOOL_MARKUP_BYTES * len(rebuilt)
 
 
 def inputs(value: list[str] | str | None, field: str, caps: Caps) -> list[str]:

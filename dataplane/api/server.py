@@ -68,6 +68,8 @@ class Server:
         self._proxies = proxies
         self._clock = clock
         self.in_flight: set[HTTPExchange] = set()
+        # Requests that ended with an error that nobody has foreseen, since the worker started.
+        self.failed_unexpectedly = 0
         # Set while nothing is in flight.
         self.idle = asyncio.Event()
         self.idle.set()
@@ -89,6 +91,7 @@ class Server:
         except GatewayError as error:
             await self._fail(route, exchange, error)
         except Exception:
+            self.failed_unexpectedly += 1
             _log.exception("request_failed_unexpectedly", request_id=exchange.arrival.request_id, route=route.name)
             await self._fail(route, exchange, GatewayError())
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError, LimitExceededError, LimitName
@@ -40,12 +40,23 @@ class Buffer(Protocol):
 class RedisLeases:
     """Implements ``ports.Leases``."""
 
-    def __init__(self, *, link: Link, calls: Calls, buffer: Buffer, refused: RefusedVersions, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        link: Link,
+        calls: Calls,
+        buffer: Buffer,
+        refused: RefusedVersions,
+        clock: Clock,
+        on_answer: Callable[[float], None] = lambda _: None,
+    ) -> None:
         self._link = link
         self._calls = calls
         self._buffer = buffer
         self._refused = refused
         self._clock = clock
+        # Hears how many seconds Redis took to answer an admission.
+        self._on_answer = on_answer
 
     async def acquire(self, principal: Principal, request_id: RequestId, demand: Demand, crashed: bytes) -> Lease:
         """See ``ports.Leases``. The request id becomes the lease id: it must be ours."""
@@ -55,6 +66,7 @@ class RedisLeases:
         call = calls.acquire(self._link.incarnation(shard), lease_id, demand, crashed)
         taken_s = self._clock.monotonic()
         reply = await self._link.call(shard, call, undo=lambda: calls.abandon(self._incarnation_now(shard), lease_id))
+        self._on_answer(self._clock.monotonic() - taken_s)
         if reply[0] != b"admitted":
             raise _refusal(principal, reply)
         day, month, num_predict = reply[9:]

@@ -78,6 +78,11 @@ class Renewal:
         if self._refused.refusal_of(principal) is not None:
             self._cut(held, REFUSED)
 
+    @property
+    def held(self) -> int:
+        """How many leases are in use."""
+        return len(self._held)
+
     def of(self, shard: Shard) -> list[tuple[Lease, Scope, Scope]]:
         """The leases of a shard that are in use, each with the scopes of its key and its tenant."""
         return [(held.lease, held.key, held.tenant) for held in self._held.values() if held.lease.shard == shard]

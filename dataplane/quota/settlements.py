@@ -56,10 +56,19 @@ class _Settlement:
 class Settlements:
     """Implements ``ports.Settlements``; ``run`` repeats what Redis did not acknowledge."""
 
-    def __init__(self, *, link: Link, calls: Calls, capacity: int) -> None:
+    def __init__(
+        self,
+        *,
+        link: Link,
+        calls: Calls,
+        capacity: int,
+        on_sent: Callable[[asyncio.Future[Any]], None] | None = None,
+    ) -> None:
         self._link = link
         self._calls = calls
         self._capacity = capacity
+        # Hears of each settlement's reply to come, in the context of its request.
+        self._on_sent = on_sent
         self.counts = SettlementCounts()
         self.retained = Retained()
         self._waiting: deque[_Settlement] = deque()
@@ -165,6 +174,8 @@ class Settlements:
                 self._start(left)
 
         future.add_done_callback(ended)
+        if self._on_sent is not None:
+            self._on_sent(future)
 
     def _wait(self, settlement: _Settlement) -> None:
         self._waiting.append(settlement)

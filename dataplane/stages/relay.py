@@ -1,19 +1,29 @@
 """Getting the reply: tries candidates until one gives a valid first record, then passes that one's records on.
 
-Before the first record any fault of a backend moves the request to the next candidate, afterwards never: what a client
-has been sent is from one backend only. At most two attempts are made; a backend that turns out not to have the model
-has not tried anything and does not count. What went wrong at a backend is logged and never reaches a client.
+What a client has been sent is from one backend only. Of a stream that is settled by the first record: before it any
+fault of a backend moves the request to the next candidate, afterwards none does. Of a reply that is wanted whole it is
+settled by the last: until then nothing was sent, so one that breaks off is asked for again, from the start, elsewhere.
+At most two attempts are made; a backend that turns out not to have the model has not tried anything and does not count.
+What went wrong at a backend is logged and never reaches a client.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
-from dataplane.errors import ForbiddenError, GatewayError, RequestError, UpstreamError, UpstreamTimeoutError
-from dataplane.native import EmbedReply
+from dataplane.errors import (
+    ForbiddenError,
+    GatewayError,
+    RequestError,
+    StreamBrokenError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
+from dataplane.native import EmbedReply, Record
 from dataplane.ports import AttemptError, Batch, Meter, Models, Reply, Unsupported, Upstreams
 from dataplane.values import Candidate, InferenceRequest, RequestId
 from shared import logs
@@ -44,6 +54,8 @@ class Relay:
         self.upstreams = upstreams
         self.models = models
         self.clock = clock
+        # Replies by the backend that gave them after another had failed, since the worker started.
+        self.failovers: Counter[str] = Counter()
 
     def __call__(
         self,
@@ -68,7 +80,10 @@ class Relay:
 class Relaying:
     """One request being relayed."""
 
-    __slots__ = ("_candidates", "_entered", "_inference", "_meter", "_relay", "_request_id", "_tenant")
+    __slots__ = (
+        "_candidates", "_entered", "_failures", "_inference", "_made", "_meter", "_relay", "_request_id", "_started_s",
+        "_tenant", "_untried",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -81,40 +96,20 @@ class Relaying:
     ) -> None:
         self._relay = relay
         self._candidates = candidates
+        self._untried = iter(candidates)
         self._inference = inference
         self._request_id = request_id
         self._meter = meter
         self._tenant = tenant
+        self._started_s = relay.clock.monotonic()
+        self._made = 0
+        self._failures: list[AttemptError] = []
         self._entered: AbstractAsyncContextManager[Reply] | None = None
 
     async def __aenter__(self) -> Reply:
         """The first reply that is valid. Raises as ``Relay`` says."""
-        started_s = self._relay.clock.monotonic()
-        upstreams = self._relay.upstreams
-        made = 0
-        failures: list[AttemptError] = []
-        for candidate in self._candidates:
-            if made == MAX_ATTEMPTS:
-                break
-            if not upstreams.available(candidate, tenant=self._tenant):
-                continue
-            attempt = upstreams.attempt(
-                candidate,
-                self._inference,
-                self._request_id,
-                tenant=self._tenant,
-                elapsed_s=self._relay.clock.monotonic() - started_s,
-            )
-            try:
-                reply = await attempt.__aenter__()
-            except AttemptError as failure:
-                self._note(candidate, failure)
-                failures.append(failure)
-                made += not failure.model_missing
-                continue
-            self._entered = attempt
-            return MeteredReply(reply, self._meter)
-        raise self._nothing_left(failures)
+        reply = await self._next()
+        return reply if self._inference.stream else WholeReply(self, reply)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -123,6 +118,45 @@ class Relaying:
         entered, self._entered = self._entered, None
         if entered is not None:
             await entered.__aexit__(kind, error, trace)
+
+    async def instead(self, broken: UpstreamError) -> Reply:
+        """The reply of the next candidate in place of one that broke off. Raises ``broken`` when there is none."""
+        _log.warning("reply_given_up", request_id=self._request_id, detail=broken.detail)
+        await self.__aexit__(type(broken), broken, broken.__traceback__)
+        try:
+            return await self._next()
+        except GatewayError:
+            raise broken from None
+
+    async def _next(self) -> Reply:
+        """The reply of the next candidate that gives a valid first record."""
+        upstreams, clock = self._relay.upstreams, self._relay.clock
+        for candidate in self._untried:
+            if self._made == MAX_ATTEMPTS:
+                break
+            if not upstreams.available(candidate, tenant=self._tenant):
+                continue
+            attempt = upstreams.attempt(
+                candidate,
+                self._inference,
+                self._request_id,
+                tenant=self._tenant,
+                elapsed_s=clock.monotonic() - self._started_s,
+            )
+            try:
+                reply = await attempt.__aenter__()
+            except AttemptError as failure:
+                self._note(candidate, failure)
+                self._failures.append(failure)
+                self._made += not failure.model_missing
+                continue
+            if self._made:
+                self._relay.failovers[reply.backend] += 1
+            self._made += 1
+            self._entered = attempt
+            self._meter.begin(reply.backend)
+            return MeteredReply(reply, self._meter)
+        raise self._nothing_left()
 
     def _note(self, candidate: Candidate, failure: AttemptError) -> None:
         """Raises ``RequestError`` when the request itself is the fault."""
@@ -134,7 +168,8 @@ class Relaying:
             message, param = (_REFUSED, None) if failure.unsupported is None else _UNSUPPORTED[failure.unsupported]
             raise RequestError(message, param=param) from failure
 
-    def _nothing_left(self, failures: Sequence[AttemptError]) -> GatewayError:
+    def _nothing_left(self) -> GatewayError:
+        failures = self._failures
         if failures and all(failure.model_missing for failure in failures):
             return ForbiddenError("model_not_allowed")
         retry_after_s = min((self._relay.upstreams.retry_after_s(one) for one in self._candidates), default=1)
@@ -174,3 +209,47 @@ class MeteredReply:
 
     def __repr__(self) -> str:
         return f"MeteredReply({self.backend!r})"
+
+
+class WholeReply:
+    """A reply that is wanted whole, as one batch; of one that breaks off nothing is left when another replaces it."""
+
+    __slots__ = ("_is_over", "_relaying", "_reply")
+
+    def __init__(self, relaying: Relaying, reply: Reply) -> None:
+        self._relaying = relaying
+        self._reply = reply
+        self._is_over = False
+
+    @property
+    def backend(self) -> str:
+        """The backend that answers, as far as is known now."""
+        return self._reply.backend
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        """The reply, once. Raises ``StreamBrokenError`` and ``UpstreamTimeoutError``."""
+        if self._is_over:
+            raise StopAsyncIteration
+        while True:
+            try:
+                batch = await _gathered(self._reply)
+            except (StreamBrokenError, UpstreamTimeoutError) as broken:
+                self._reply = await self._relaying.instead(broken)
+            else:
+                self._is_over = True
+                return batch
+
+    def __repr__(self) -> str:
+        return f"WholeReply({self._reply!r})"
+
+
+async def _gathered(reply: Reply) -> Batch:
+    records: list[Record] = []
+    async for batch in reply:
+        if isinstance(batch, EmbedReply):
+            return batch
+        records += batch
+    return records

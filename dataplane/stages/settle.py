@@ -34,10 +34,6 @@ from shared.records import Outcome, UsageEvent
 # Of a request and its lease; whether it has to keep what was answered, for the prompt log.
 MeterFactory = Callable[[InferenceRequest, Lease, bool], Meter]
 
-# What the metrics call a request without a tenant, and one whose model was not admitted.
-NO_TENANT = "none"
-NO_MODEL = "other"
-
 CLIENT_CLOSED_STATUS = 499
 _OK_STATUS = 200
 _INTERNAL_STATUS = 500
@@ -85,22 +81,25 @@ class Settle:
 
     def refused(self, principal: Principal, arrival: Arrival, error: GatewayError, *, status: int) -> None:
         """An authenticated request was refused; repetitions may be counted into one row."""
-        self._observe(principal.tenant_name, arrival, status)
-        self._refusals.add(principal, self._leaseless(principal, arrival, "refused", status, _refusal_of(error)))
+        event = self._leaseless(principal, arrival, "refused", status, _refusal_of(error))
+        self._observe(arrival, principal, event, status)
+        self._refusals.add(principal, event)
 
     def listed(self, principal: Principal, arrival: Arrival) -> None:
         """A request that needs no lease was answered."""
-        self._observe(principal.tenant_name, arrival, _OK_STATUS)
         event = self._leaseless(principal, arrival, "completed", _OK_STATUS, "")
+        self._observe(arrival, principal, event, _OK_STATUS)
         self._settlements.append(principal, event)
 
     def unauthenticated(self, arrival: Arrival, *, status: int) -> None:
         """A request without an acceptable key was refused; it has no tenant, and leaves no row here."""
-        self._observe(NO_TENANT, arrival, status)
+        self._observe(arrival, None, None, status)
 
-    def _observe(self, tenant: str, arrival: Arrival, status: int) -> None:
+    def _observe(self, arrival: Arrival, principal: Principal | None, event: UsageEvent | None, status: int) -> None:
         duration_s = self._clock.monotonic() - arrival.started_s
-        self._observer.request_ended(tenant=tenant, model=NO_MODEL, status=status, duration_s=duration_s)
+        self._observer.request_ended(
+            arrival=arrival, principal=principal, event=event, status=status, duration_s=duration_s
+        )
 
     def _leaseless(
         self, principal: Principal, arrival: Arrival, outcome: Outcome, status: int, refusal: str
@@ -147,12 +146,7 @@ class OpenLease:
         self._renewals = renewals
         self._observer = observer
         self._clock = clock
-        self._backend = ""
         self._settled = False
-
-    def answered_by(self, backend: str) -> None:
-        """The first record has arrived, from this backend."""
-        self._backend = backend
 
     def completed(self) -> None:
         """The final record has been seen."""
@@ -192,17 +186,18 @@ class OpenLease:
         self._renewals.release(self._lease)
         event = self._event(outcome, status)
         self._settlements.settle(self._lease, self._principal, event)
-        tenant = self._principal.tenant_name
-        duration_s = self._clock.monotonic() - self._arrival.started_s
-        self._observer.request_ended(tenant=tenant, model=event.model, status=status, duration_s=duration_s)
-        self._observer.tokens_charged(
-            tenant=tenant, model=event.model, prompt=event.prompt_tokens, completion=event.completion_tokens
+        self._observer.request_ended(
+            arrival=self._arrival,
+            principal=self._principal,
+            event=event,
+            status=status,
+            duration_s=self._clock.monotonic() - self._arrival.started_s,
         )
 
     def _event(self, outcome: Outcome, status: int) -> UsageEvent:
         principal, arrival, meter = self._principal, self._arrival, self.meter
         # What no backend answered costs nothing, unless it was the client who did not wait for it.
-        is_charged = self._backend or outcome == "client_closed"
+        is_charged = meter.backend or outcome == "client_closed"
         usage = meter.usage() if is_charged else _NOTHING
         keeps_text = principal.prompt_log_days is not None
         return events.of_request(
@@ -212,7 +207,7 @@ class OpenLease:
             outcome=outcome,
             status=status,
             model=modelname.display(self._inference.canonical),
-            backend=self._backend,
+            backend=meter.backend,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             provenance=usage.provenance,

@@ -28,6 +28,7 @@ class CurrentModels:
         self._records: tuple[ConfigRecord, DiscoveredRecord] | None = None
         self._snapshot: Snapshot | None = None
         self._valid_until_s = 0.0
+        self._seen_s = clock.monotonic()
         # What a backend was found to miss, and when it had been polled last by then (its ``seen_at_ms``).
         self._missing: dict[Missing, int] = {}
 
@@ -35,6 +36,16 @@ class CurrentModels:
     def is_valid(self) -> bool:
         """Whether there is a snapshot whose models are still valid."""
         return self._snapshot is not None and self._clock.monotonic() < self._valid_until_s
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the state was last seen, as it is or anew."""
+        return self._clock.monotonic() - self._seen_s
+
+    @property
+    def valid_for_s(self) -> float:
+        """Seconds for which its models are still valid, 0 when they are not."""
+        return max(0.0, self._valid_until_s - self._clock.monotonic()) if self._snapshot is not None else 0.0
 
     def replace(self, config: ConfigRecord, discovered: DiscoveredRecord, *, valid_for_s: float) -> None:
         """Swaps the whole snapshot; its models are valid for so many seconds from now."""
@@ -59,7 +70,8 @@ class CurrentModels:
 
     def prolong(self, *, valid_for_s: float) -> None:
         """The same state was seen again: its models are valid for so many seconds from now."""
-        self._valid_until_s = self._clock.monotonic() + valid_for_s
+        self._seen_s = self._clock.monotonic()
+        self._valid_until_s = self._seen_s + valid_for_s
 
     def resolve(self, grant: Grant, model: CanonicalName) -> ModelRecord | None:
         """See ``ports.Models``."""

@@ -14,7 +14,7 @@ import grpc.aio
 from dataplane.errors import CannotCheckError
 from dataplane.state.control import ControlPlanes
 from neuronetz.state.v1 import state_pb2, state_pb2_grpc
-from shared import logs
+from shared import logs, telemetry
 
 TIMEOUT_S = 3.0
 MAX_CONCURRENT = 16
@@ -54,7 +54,9 @@ class ControlPlaneVerifier:
         stub = self._stubs[self._next % len(self._stubs)]
         try:
             reply = await stub.Verify(
-                state_pb2.VerifyRequest(api_key=api_key), metadata=self._metadata, timeout=self._timeout_s
+                state_pb2.VerifyRequest(api_key=api_key),
+                metadata=(*self._metadata, *telemetry.metadata()),
+                timeout=self._timeout_s,
             )
         except grpc.aio.AioRpcError as fault:
             # The next one may be well: begin with it from now on.

@@ -15,6 +15,7 @@ in between, two tenants' bad probes open the breaker again.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 
 from dataplane.upstream.faults import Blame
@@ -37,11 +38,12 @@ class Breaker:
     """Counts consecutive failures. ``enter`` gives a pass, and each pass is reported back once.
 
     A pass from before a change of state is ignored when it is reported: a stream that began long ago says nothing
-    about a probe that runs now.
+    about a probe that runs now. ``on_change`` hears of each change of state when it happens.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, on_change: Callable[[State], None] = lambda _: None) -> None:
         self._clock = clock
+        self._on_change = on_change
         self._epoch = 0
         self._unreachable = 0
         self._bad_replies = 0
@@ -74,17 +76,19 @@ class Breaker:
             return None
         self._probing = True
         self._epoch += 1
+        self._on_change(State.HALF_OPEN)
         return self._epoch
 
     def succeeded(self, given: int) -> None:
         """A reply came to its proper end."""
         if given != self._epoch:
             return
+        self._forget()
         if self._retry_at_s is not None:
             self._epoch += 1
-        self._retry_at_s = None
-        self._probing = False
-        self._forget()
+            self._retry_at_s = None
+            self._probing = False
+            self._on_change(State.CLOSED)
 
     def failed(self, given: int, blame: Blame, tenant: str = "") -> None:
         """The attempt failed; with ``Blame.NONE`` that says nothing, except that a probe is over."""
@@ -117,6 +121,7 @@ class Breaker:
         if blame is Blame.BAD_REPLY and not self._suspects - {tenant}:
             self._suspects.add(tenant)
             self._retry_at_s = self._clock.monotonic() + OPEN_S
+            self._on_change(State.OPEN)
             return
         self._open()
 
@@ -125,6 +130,7 @@ class Breaker:
         self._probing = False
         self._retry_at_s = self._clock.monotonic() + OPEN_S
         self._forget()
+        self._on_change(State.OPEN)
 
     def _forget(self) -> None:
         self._unreachable = self._bad_replies = 0

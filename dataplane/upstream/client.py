@@ -85,6 +85,10 @@ class Backends:
         lane = self._lanes.get(backend)
         return 0 if lane is None else lane.in_flight
 
+    def lanes(self) -> tuple[Lane, ...]:
+        """The backends that requests have been sent to, as this worker sees them."""
+        return tuple(self._lanes.values())
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self.transport.aclose()
@@ -138,12 +142,14 @@ class Attempt:
         if self._given is None:
             raise AttemptError("the circuit breaker is open")
         self._lane.in_flight += 1
+        self._lane.attempts += 1
         try:
             self._reply = await self._ask()
         except AttemptError:
             await self._leave(Blame.NONE)
             raise
         except ReplyError as fault:
+            self._lane.failures += 1
             await self._leave(fault.blame)
             raise AttemptError(fault.detail, timed_out=fault.timed_out) from fault
         except BaseException:
@@ -158,6 +164,7 @@ class Attempt:
         reply, source = self._reply, self._source
         if reply is None or source is None:
             return
+        self._lane.failures += reply.fault is not None
         blame: Blame | None = Blame.NONE if reply.fault is None else reply.fault.blame
         try:
             if reply.done:

@@ -151,6 +151,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """See ``httptools.HttpResponseParser``."""
+        if self.has_ended:
+            return
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._ends_with_connection = False
@@ -159,6 +161,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_headers_complete(self) -> None:
         """See ``httptools.HttpResponseParser``."""
+        if self.has_ended:
+            return
         self._status = self._parser.get_status_code()
         self._has_head = self._status >= _FIRST_FINAL_STATUS and self._head_bytes <= _MAX_HEAD_BYTES
 

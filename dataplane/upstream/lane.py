@@ -6,13 +6,16 @@ import asyncio
 
 import httpx
 
-from dataplane.upstream.breaker import Breaker
+from dataplane.upstream.breaker import Breaker, State
 from dataplane.values import Backend, Operation
+from shared import logs
 from shared.clock import Clock
 
 USER_AGENT = b"neuronetz-gateway"
 _STREAM_ACCEPT = b"application/x-ndjson"
 _WHOLE_ACCEPT = b"application/json"
+
+_log = logs.get(__name__)
 
 
 class Lane:
@@ -20,9 +23,12 @@ class Lane:
 
     def __init__(self, backend: Backend, *, max_connections: int, clock: Clock) -> None:
         self.backend = backend
-        self.breaker = Breaker(clock)
+        self.breaker = Breaker(clock, self._changed)
         self.slots = asyncio.Semaphore(max_connections)
         self.in_flight = 0
+        # Since the worker started, for its metrics.
+        self.attempts = 0
+        self.failures = 0
         self._urls = {operation: httpx.URL(backend.url + operation.value) for operation in Operation}
         host = self._urls[Operation.CHAT].netloc
         credential = backend.credential
@@ -43,6 +49,10 @@ class Lane:
             (b"content-length", b"%d" % content_length),
             (b"x-request-id", request_id.encode()),
         ]
+
+    def _changed(self, state: State) -> None:
+        level = _log.warning if state is State.OPEN else _log.info
+        level("circuit_breaker_changed", backend=self.backend.name, state=state.value)
 
     def __repr__(self) -> str:
         return f"Lane({self.backend.name!r}, in_flight={self.in_flight}, breaker={self.breaker!r})"

@@ -22,14 +22,14 @@ MAX_REPLY_TEXT_CHARACTERS = 64 * 1024
 
 
 class ReplyMeter:
-    """Watches one reply to an admitted request; its usage is never more than the lease has reserved.
+    """Watches the reply to an admitted request; its usage is never more than the lease has reserved.
 
     ``on_anomaly`` hears of counts that cannot be: ``prompt_count``, ``output_count``.
     """
 
     __slots__ = (
         "_clock", "_complete", "_inference", "_keeps_text", "_lease", "_on_anomaly", "_output_count", "_prompt_count",
-        "_started_s", "_text", "_text_characters", "_thinking_seen", "_tokens_seen", "_ttft_ms",
+        "_started_s", "_text", "_text_characters", "_thinking_seen", "_tokens_seen", "_ttft_ms", "backend",
     )  # fmt: skip
 
     def __init__(
@@ -47,6 +47,11 @@ class ReplyMeter:
         self._started_s = clock.monotonic()
         self._keeps_text = keep_text
         self._on_anomaly = on_anomaly
+        self.begin("")
+
+    def begin(self, backend: str) -> None:
+        """Starts anew with the reply of this backend, the empty name until there is one."""
+        self.backend = backend
         self._complete = False
         self._ttft_ms: int | None = None
         self._tokens_seen = 0

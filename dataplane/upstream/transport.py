@@ -22,8 +22,6 @@ import httpx
 from dataplane.upstream.connection import READ_BYTES, Connection
 
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
-# A backend that vanishes without a word is noticed after about a minute, whatever the deadline of the first record is.
-_KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 _PORTS = {"http": 80, "https": 443}
 
 _Origin = tuple[str, str, int]
@@ -112,7 +110,7 @@ class Transport(httpx.AsyncBaseTransport):
         except (OSError, UnicodeError) as fault:
             raise httpx.ConnectError(type(fault).__name__) from fault
         self._take_in(connection)
-        _keep_alive(transport)
+        _notice_absence(transport, self._connect_timeout_s)
         return connection
 
     def _take_in(self, connection: Connection) -> None:
@@ -203,10 +201,23 @@ def _encoded(request: httpx.Request, content: bytes) -> bytes:
     return b"%b\r\n\r\n%b" % (head, content)
 
 
-def _keep_alive(transport: asyncio.Transport) -> None:
+def _notice_absence(transport: asyncio.Transport, connect_timeout_s: float) -> None:
+    """Lets the connection fail when its other end has vanished without a word, whatever the deadline of a record is.
+
+    That takes four times as long as connecting may, whether a request is not acknowledged (a connection that was idle
+    is the first to be used again) or a reply is waited for; the second case survives two lost packets in a row.
+    """
+    unit_s = max(1, round(connect_timeout_s))
+    options = {
+        "TCP_KEEPIDLE": 2 * unit_s,
+        "TCP_KEEPINTVL": unit_s,
+        "TCP_KEEPCNT": 2,
+        # Where there is one (Linux), it decides instead of the count.
+        "TCP_USER_TIMEOUT": 4 * unit_s * 1000,
+    }
     connected = transport.get_extra_info("socket")
     connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
+    for name, value in options.items():
         option = getattr(socket, name, None)
         if option is not None:
             connected.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -102,6 +102,8 @@ def _text_tokens(request: Inference, settings: Settings, draw: Draw) -> list[str
         prefix = split_text(f'The tool says "{last.content}". ')
     elif request.image_count:
         prefix = split_text(f"[{request.image_count} image(s)] ")
+    elif settings.echoes:
+        prefix = split_text(f"{last.content} ")
     return prefix + draw.words(settings.tokens)
 
 

@@ -5,13 +5,15 @@ Rules followed (Go source: encoding/json decode.go, fold.go; gin binding/json.go
 * the first value of the body is read, what follows it is ignored; an empty body is `EmptyBodyError`;
 * a key matches a struct field exactly or else case-insensitively with simple Unicode folding (the long s, U+017F, is s;
   the Kelvin sign, U+212A, is k); of several matching keys the last one wins, unknown keys are skipped;
-* a repeated object merges into the struct or map read before, a repeated array reuses the elements read before;
+* a repeated object merges into the struct or map read before; a repeated array reuses the elements read before, also
+  those that a shorter array in between has hidden;
 * in maps (`options`) keys are exact; null leaves a plain field as it was and empties pointers, arrays and maps;
 * a wrong type is remembered, reading goes on, and the first such fault is raised at the end;
-* bytes that are not UTF-8 and lone surrogates become U+FFFD; NaN and Infinity are no JSON.
+* an integer is a literal without fraction and exponent within the bounds of its type, anything else is a wrong type; a
+  number that float64 cannot hold is one too, but only where it is stored: below an unknown key nobody converts it;
+* bytes that are not UTF-8 and lone surrogates become U+FFFD, each byte one; NaN and Infinity are no JSON.
 
-Not followed: a number too large for float64 is an error even below an unknown key, the nesting limit is CPython's, and
-the wording of syntax errors is close to Go's, not the same.
+Not followed: the nesting limit is CPython's, and the wording of syntax errors is close to Go's, not the same.
 """
 
 import codecs
@@ -22,6 +24,8 @@ from typing import Final, NoReturn, Self
 
 _WHITESPACE: Final = " \t\r\n"
 _EXACT_INTEGER: Final = 2**53
+# Longer than any integer that float64 holds.
+_MAX_INTEGER_CHARACTERS: Final = 320
 _ESCAPE: Final = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(u[dD][89a-fA-F][0-9a-fA-F]{2})|(?s:.))"
 )
@@ -61,15 +65,27 @@ class WideInteger(float):
 
     __slots__ = ("exact",)
 
-    def __new__(cls, literal: str) -> Self:
-        """Read `literal`, refusing what float64 cannot hold."""
-        number = super().__new__(cls, literal)
-        if math.isinf(number):
-            raise GoJSONError(f"json: cannot unmarshal number {literal[:40]} into Go value of type float64")
-        number.exact = int(literal)
+    def __new__(cls, exact: int) -> Self:
+        """Keep `exact`, which float64 can hold, beside the float64."""
+        number = super().__new__(cls, exact)
+        number.exact = exact
         return number
 
     exact: int
+
+
+class OversizedNumber(float):
+    """A number that float64 cannot hold: a fault of type wherever it is stored."""
+
+    __slots__ = ("literal",)
+
+    def __new__(cls, literal: str) -> Self:
+        """Keep the beginning of the literal, for the fault's text."""
+        number = super().__new__(cls, math.inf)
+        number.literal = literal[:40]
+        return number
+
+    literal: str
 
 
 def parse(raw: bytes) -> object:
@@ -114,15 +130,15 @@ def _syntax_message(error: json.JSONDecodeError) -> str:
 def _integer(literal: str) -> int | float:
     if len(literal) < 16:
         return int(literal)
-    wide = WideInteger(literal) if len(literal) < 400 else WideInteger("1e999")
-    return wide.exact if abs(wide.exact) <= _EXACT_INTEGER else wide
+    if len(literal) > _MAX_INTEGER_CHARACTERS or math.isinf(float(literal)):
+        return OversizedNumber(literal)
+    exact = int(literal)
+    return exact if abs(exact) <= _EXACT_INTEGER else WideInteger(exact)
 
 
 def _float(literal: str) -> float:
     number = float(literal)
-    if math.isinf(number):
-        raise GoJSONError(f"json: cannot unmarshal number {literal[:40]} into Go value of type float64")
-    return number
+    return OversizedNumber(literal) if math.isinf(number) else number
 
 
 def _constant(name: str) -> NoReturn:

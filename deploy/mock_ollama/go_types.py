@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from deploy.mock_ollama.go_json import GoJSONError, GoObject, WideInteger, fold, parse
+from deploy.mock_ollama.go_json import GoJSONError, GoObject, OversizedNumber, WideInteger, fold, parse
 
+_ZEROS: Final[dict[str, object]] = {"string": "", "bool": False, "int": 0, "float64": 0}
 _BASE64_TAIL: Final = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 
 
@@ -29,11 +30,17 @@ class Faults:
             field = f"Go struct field {'.'.join(where)}" if where[1] else "Go value"
             self.first = f"json: cannot unmarshal {_kind(value, go_type)} into {field} of type {go_type}"
 
+    def note(self, fault: str) -> None:
+        """Remember another fault that Go reports at the end."""
+        self.first = self.first or fault
+
 
 class GoType(abc.ABC):
     """A Go type that a JSON value can be stored into."""
 
     name: str
+    # What an element of a slice holds before anything was stored; None: nothing that could be told from absence.
+    zero: object = None
 
     @abc.abstractmethod
     def store(self, value: object, old: object, faults: Faults, where: tuple[str, str]) -> object:
@@ -45,6 +52,7 @@ class Plain(GoType):
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.zero = _ZEROS[name]
 
     def store(self, value: object, old: object, faults: Faults, where: tuple[str, str]) -> object:
         """See GoType."""
@@ -52,8 +60,10 @@ class Plain(GoType):
             return old
         if isinstance(value, bool):
             fits = self.name == "bool"
+        elif isinstance(value, OversizedNumber):
+            fits = False
         elif isinstance(value, WideInteger) and self.name == "int":
-            fits, value = abs(value.exact) < 2**63, value.exact
+            fits, value = -(2**63) <= value.exact < 2**63, value.exact
         elif isinstance(value, int):
             fits = self.name in {"int", "float64"}
         elif isinstance(value, float):
@@ -67,12 +77,22 @@ class Plain(GoType):
 
 
 class AnyValue(GoType):
-    """`any` and json.RawMessage: the new value replaces the old one."""
+    """`any`: the new value replaces the old one."""
 
     name = "interface {}"
 
     def store(self, value: object, old: object, faults: Faults, where: tuple[str, str]) -> object:  # noqa: ARG002 - the interface
         """See GoType."""
+        return _converted(value, faults, where)
+
+
+class RawMessage(GoType):
+    """json.RawMessage: the bytes of the value, whatever they are; they replace the old ones."""
+
+    name = "json.RawMessage"
+
+    def store(self, value: object, old: object, faults: Faults, where: tuple[str, str]) -> object:  # noqa: ARG002 - the interface
+        """See GoType; the value stands for its bytes."""
         return value
 
 
@@ -82,19 +102,45 @@ class Bytes(GoType):
     name = "[]uint8"
 
     def store(self, value: object, old: object, faults: Faults, where: tuple[str, str]) -> object:
-        """See GoType; raises GoJSONError for text that is not base64, as Go does at once."""
+        """See GoType."""
         if value is None:
             return None
         if isinstance(value, str):
-            return _base64(value)
-        if isinstance(value, list) and all(isinstance(item, int) and 0 <= item < 256 for item in value):
-            return bytes(value)
+            try:
+                return _base64(value)
+            except GoJSONError as fault:
+                faults.note(str(fault))
+                return old
+        if isinstance(value, list):
+            before = old if isinstance(old, bytes) else b""
+            return bytes(
+                self._byte(item, before[index] if index < len(before) else 0, faults, where)
+                for index, item in enumerate(value)
+            )
         faults.mismatch(value, self.name, where)
         return old
 
+    def _byte(self, value: object, old: int, faults: Faults, where: tuple[str, str]) -> int:
+        if value is None:
+            return old
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 256:
+            return value
+        faults.mismatch(value, "uint8", where)
+        return old
+
+
+class GoSlice(list[object]):
+    """A slice: its elements, and those beyond its length that its array still holds."""
+
+    __slots__ = ("hidden",)
+
+    def __init__(self, elements: list[object], hidden: list[object]) -> None:
+        super().__init__(elements)
+        self.hidden = hidden
+
 
 class Slice(GoType):
-    """[]T: elements read before are read over, not replaced (Go issue 21092)."""
+    """[]T: elements read before are read over, not replaced (Go issue 21092); an empty array starts anew."""
 
     def __init__(self, element: GoType) -> None:
         self.name = f"[]{element.name}"
@@ -107,11 +153,12 @@ class Slice(GoType):
         if not isinstance(value, list):
             faults.mismatch(value, self.name, where)
             return old
-        before = old if isinstance(old, list) else []
-        return [
-            self._element.store(item, before[index] if index < len(before) else None, faults, where)
-            for index, item in enumerate(value)
-        ]
+        before = [*old, *old.hidden] if isinstance(old, GoSlice) and value else []
+        read: list[object] = []
+        for index, item in enumerate(value):
+            stored = self._element.store(item, before[index] if index < len(before) else None, faults, where)
+            read.append(self._element.zero if stored is None else stored)
+        return GoSlice(read, before[len(read) :])
 
 
 class Map(GoType):
@@ -126,7 +173,8 @@ class Map(GoType):
         if not isinstance(value, dict):
             faults.mismatch(value, self.name, where)
             return old
-        return {**(old if isinstance(old, dict) else {}), **value}
+        new = {key: _converted(item, faults, where) for key, item in value.items()}
+        return {**(old if isinstance(old, dict) else {}), **new}
 
 
 class Pointer(GoType):
@@ -146,6 +194,7 @@ class Struct(GoType):
 
     def __init__(self, name: str, fields: dict[str, GoType]) -> None:
         self.name = name
+        self.zero = {}
         self._exact = fields
         self._folded = {fold(field): field for field in reversed(fields)}
 
@@ -200,9 +249,23 @@ def decode(raw: bytes, struct: Struct) -> dict[str, object]:
     return stored if isinstance(stored, dict) else {}
 
 
+def _converted(value: object, faults: Faults, where: tuple[str, str]) -> object:
+    """What `any` holds: numbers that float64 cannot hold are faults and leave nothing (Go: convertNumber)."""
+    if isinstance(value, OversizedNumber):
+        faults.mismatch(value, "float64", where)
+        return None
+    if isinstance(value, GoObject):
+        return GoObject([(key, _converted(item, faults, where)) for key, item in value.pairs])
+    if isinstance(value, list):
+        return [_converted(item, faults, where) for item in value]
+    return value
+
+
 def _kind(value: object, go_type: str) -> str:
     if isinstance(value, bool):
         return "bool"
+    if isinstance(value, OversizedNumber):
+        return f"number {value.literal}"
     if isinstance(value, int | float):
         return f"number {value}" if go_type == "int" else "number"
     if isinstance(value, str):

@@ -18,6 +18,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     default_num_ctx: Count = 4096
     token: str = ""
     checks_origin: bool = True
+    echoes: bool = False
 
     def changed(self, **values: object) -> "Settings":
         """A copy with some values replaced; raises msgspec.ValidationError."""

@@ -5,7 +5,18 @@ import re
 from typing import Final
 
 from deploy.mock_ollama.go_json import GoJSONError, GoObject
-from deploy.mock_ollama.go_types import AnyValue, Bytes, Map, Plain, Pointer, Slice, Struct, Unmarshaler, store_fresh
+from deploy.mock_ollama.go_types import (
+    AnyValue,
+    Bytes,
+    Map,
+    Plain,
+    Pointer,
+    RawMessage,
+    Slice,
+    Struct,
+    Unmarshaler,
+    store_fresh,
+)
 
 STRING: Final = Plain("string")
 BOOL: Final = Plain("bool")
@@ -46,7 +57,26 @@ def _arguments(value: object) -> object:
         return {}
     if not isinstance(value, GoObject):
         raise GoJSONError("json: cannot unmarshal tool call arguments that are not an object")
-    return dict(value)
+    return {key: store_fresh(ANY, item) for key, item in value.pairs}
+
+
+def _properties(value: object) -> object:
+    if not isinstance(value, GoObject):
+        raise GoJSONError("json: cannot unmarshal tool properties that are not an object")
+    return {key: _property(item) for key, item in value.pairs}
+
+
+def _property(value: object) -> object:
+    """What Go reads of a property; beside it the keywords that Go drops and the mock fills in arguments by."""
+    property_ = dict(value) if isinstance(value, GoObject) else {}
+    stored = store_fresh(_PROPERTY, value)
+    return {**property_, **stored} if isinstance(stored, dict) else property_
+
+
+def _property_type(value: object) -> object:
+    if value is None or isinstance(value, str):
+        return [value or ""]
+    return store_fresh(Slice(STRING), value)
 
 
 def _message(value: object) -> object:
@@ -78,6 +108,19 @@ _MESSAGE_ALIAS: Final = Struct(
         "tool_call_id": STRING,
     },
 )
+_PROPERTIES: Final = Pointer(Unmarshaler("api.ToolPropertiesMap", _properties))
+_PROPERTY: Final = Struct(
+    "ToolProperty",
+    {
+        "anyOf": Slice(Unmarshaler("api.ToolProperty", _property)),
+        "type": Unmarshaler("api.PropertyType", _property_type),
+        "items": ANY,
+        "description": STRING,
+        "enum": Slice(ANY),
+        "properties": _PROPERTIES,
+        "required": Slice(STRING),
+    },
+)
 _TOOL: Final = Struct(
     "Tool",
     {
@@ -90,7 +133,7 @@ _TOOL: Final = Struct(
                 "description": STRING,
                 "parameters": Struct(
                     "ToolFunctionParameters",
-                    {"type": STRING, "$defs": ANY, "items": ANY, "required": Slice(STRING), "properties": Map()},
+                    {"type": STRING, "$defs": ANY, "items": ANY, "required": Slice(STRING), "properties": _PROPERTIES},
                 ),
             },
         ),
@@ -101,7 +144,7 @@ _KEEP_ALIVE: Final = Pointer(Unmarshaler("api.Duration", _keep_alive_s))
 _COMMON: Final = {
     "model": STRING,
     "stream": Pointer(BOOL),
-    "format": ANY,
+    "format": RawMessage(),
     "keep_alive": _KEEP_ALIVE,
     "options": Map(),
     "think": _THINK,

@@ -97,6 +97,7 @@ ADVERSITIES = {
         strikes=_stopped_redis,
         at_once=10,
         is_pending=True,
+        before_s=1.0,
         after_s=1.5,
         aftermath_s=2.0,
     ),

@@ -6,13 +6,14 @@ import asyncio
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import asyncpg
 
 from tests.e2e.crowd import Answer
 from tests.e2e.harness import Gateway, MockOllama
+from tests.e2e.outputs import leaks
 
 SETTLE_TIMEOUT_S = 45.0
 _BUDGET = re.compile(r"gateway:\{s\d\d\}:budget:([kt]):([0-9a-f-]{36}):(\w+)")
@@ -91,11 +92,14 @@ async def _book(dsn: str) -> Book:
     return Book(derived, dict(audited), dict(outcomes))
 
 
-def disagreements(gateway: Gateway, mocks: Sequence[MockOllama], answers: Iterable[Answer]) -> list[str]:
+def disagreements(
+    gateway: Gateway, mocks: Sequence[MockOllama], answers: Iterable[Answer], *, attempts: int = 1
+) -> list[str]:
     """What is wrong now, in words; empty when everything agrees.
 
-    I1 what was admitted is what went upstream; I2 every request has exactly one audit row; I3 nothing is held or
-    reserved; I4 the counters in Redis are the ledger. Refusals are audited in collapsed rows and not looked at here.
+    I1 what was admitted is what went upstream, so often at most; I2 every request has exactly one audit row; I3 nothing
+    is held or reserved; I4 the counters in Redis are the ledger. Refusals are audited in collapsed rows and not looked
+    at here.
     """
     wrong = _held(gateway, mocks)
     counted, ledger = budgets(gateway), book(gateway)
@@ -115,10 +119,28 @@ def disagreements(gateway: Gateway, mocks: Sequence[MockOllama], answers: Iterab
         rows = ledger.outcomes.get(answer.request_id, [])
         if answer.status == 200 and (len(rows) != 1 or rows == ["refused"]):
             wrong.append(f"I2 {answer.request_id} was served and has rows {rows}")
-        if answer.status == 200 and upstream[answer.request_id] != 1:
+        if answer.status == 200 and not 1 <= upstream[answer.request_id] <= attempts:
             wrong.append(f"I1 {answer.request_id} was served and went upstream {upstream[answer.request_id]} times")
         if answer.status in (401, 403, 429) and upstream[answer.request_id]:
             wrong.append(f"I1 {answer.request_id} was answered {answer.status} and went upstream")
+    return wrong
+
+
+def blemishes(
+    gateway: Gateway, answers: Iterable[Answer], *, may_fail: Collection[int] = (), canaries: Collection[str] = ()
+) -> list[str]:
+    """What is wrong for good, in words.
+
+    I5 no secret, key or canary is in any output; I6 no plane was started again that the test has not ended itself
+    (``Gateway.may_restart``); I7 no answer is a 5xx, or a connection that broke (0), that ``may_fail`` does not name.
+    """
+    wrong = [f"I5 {leak}" for leak in leaks(gateway, canaries)]
+    wrong += [f"I6 {plane} was started again" for plane in gateway.restarted()]
+    for answer in answers:
+        if answer.status not in range(200, 500) and answer.status not in may_fail:
+            wrong.append(f"I7 {answer.request_id or 'a request'} was answered {answer.status}")
+        if any(key.encode() in answer.body for key in gateway.minted):
+            wrong.append(f"I5 {answer.request_id} was told a key")
     return wrong
 
 
@@ -127,15 +149,23 @@ def assert_invariants(
     mocks: Sequence[MockOllama],
     answers: Iterable[Answer] = (),
     *,
+    may_fail: Collection[int] = (),
+    canaries: Collection[str] = (),
+    attempts: int = 1,
     timeout_s: float = SETTLE_TIMEOUT_S,
 ) -> None:
-    """Waits until I1 to I4 of ``disagreements`` hold; the mocks must remember all requests of ``answers``."""
+    """I1 to I7: waits until there are no ``disagreements``, then there must be no ``blemishes``.
+
+    The mocks must remember all requests of ``answers``. ``attempts``: how often a request may have gone upstream.
+    """
     answers = list(answers)
     deadline_s = time.monotonic() + timeout_s
-    while wrong := disagreements(gateway, mocks, answers):
+    while wrong := disagreements(gateway, mocks, answers, attempts=attempts):
         if time.monotonic() > deadline_s:
             raise AssertionError(f"{len(wrong)} disagreements after {timeout_s:g} s:\n" + "\n".join(wrong[:20]))
         time.sleep(0.25)
+    if wrong := blemishes(gateway, answers, may_fail=may_fail, canaries=canaries):
+        raise AssertionError(f"{len(wrong)} blemishes:\n" + "\n".join(wrong[:20]))
 
 
 def _held(gateway: Gateway, mocks: Sequence[MockOllama]) -> list[str]:

@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -22,6 +22,7 @@ import httpx
 import psutil
 import redis as redis_client
 
+from deploy.local.ports import free_port, is_free
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 from shared import keyspace
 
@@ -53,6 +54,10 @@ class Process:
         self.started_in_s = time.monotonic() - timer
         self.description: dict[str, Any] = json.loads(line)
         assert self.started_in_s < timeout_s
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
@@ -107,16 +112,38 @@ def body_of(request: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(request["body_base64"]))
 
 
+def _free_ports(count: int) -> int:
+    """The first of so many free ports in a row.
+
+    Data planes share a port when they find it free at the same moment, as another run on this machine may find the
+    default one; at random that is unlikely.
+    """
+    while True:
+        first = free_port()
+        if all(is_free(first + offset) for offset in range(count)):
+            return first
+
+
+class Backend(Protocol):
+    """What a gateway is told of a backend; a mock in the test's own process has it, too."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def url(self) -> str: ...
+
+
 class Gateway(Process):
     """A running ``neuronetz-gateway up --json``."""
 
-    def __init__(self, state: Path, mocks: list[MockOllama], *options: str, replicas: int = 1) -> None:
-        backends = [f"--backend={mock.name}={mock.url}" for mock in mocks]
+    def __init__(self, state: Path, backends: Sequence[Backend], *options: str, replicas: int = 1) -> None:
+        named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
-            "up", "--json", f"--state={state}", f"--replicas={replicas}",
+            "up", "--json", f"--state={state}", f"--replicas={replicas}", f"--port={_free_ports(replicas)}",
             "--set=MODEL_DISCOVERY_REFRESH_S=1", "--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN=1000000",
-            *backends, *options,
+            *named, *options,
         )  # fmt: skip
         self.urls: list[str] = self.description["gateway_urls"]
         # Servers of the stack that a test started again after it had stopped them.
@@ -130,6 +157,11 @@ class Gateway(Process):
         self.redis = redis_client.Redis.from_url(self.description["redis_url"], decode_responses=True)
         self.state = Path(self.description["state_dir"])
         self._server_pids: dict[str, int] = {role: self.description["pids"][role][0] for role in ("redis", "postgres")}
+        # Every key that was made here, and how far each file of the stack was searched for them.
+        self.minted: list[str] = []
+        self.looked_through: dict[Path, int] = {}
+        # Who serves, until the test says that it ends or replaces it.
+        self._serving = self.serving()
 
     def tenant(
         self, name: str, *, models: list[str] | None = None, prompt_log_days: int | None = None, **limits: int
@@ -155,6 +187,7 @@ class Gateway(Process):
     def key(self, tenant: str, name: str = "test", **fields: Any) -> str:
         request = key_pb2.CreateKeyRequest(tenant=tenant, name=name, **fields)
         api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=10).api_key
+        self.minted.append(api_key)
         return api_key
 
     def update_tenant(self, name: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
@@ -234,6 +267,35 @@ class Gateway(Process):
                     below = child.children(recursive=True)
                     return next((one.pid for one in below if "tracker" not in " ".join(one.cmdline())), child.pid)
         raise AssertionError(f"no data plane listens on {port}")
+
+    def serving(self) -> dict[str, int]:
+        """The process that serves now for each plane; 0 while there is none."""
+        found: dict[str, int] = {}
+        for child in psutil.Process(self.pid).children():
+            with contextlib.suppress(psutil.Error, ValueError):
+                bind = child.environ().get("GATEWAY_ADMIN_BIND", "")
+                number = self.description["admin_addresses"].index(bind)
+                found[f"controlplane-{number + 1}"] = child.pid
+        for number in range(len(self.urls)):
+            with contextlib.suppress(AssertionError):
+                found[f"dataplane-{number + 1}"] = self.worker(number)
+        return found
+
+    def may_restart(self, plane: str = "") -> None:
+        """From now on this plane, or every one, may be served by another process than before."""
+        for name in [plane] if plane else list(self._serving):
+            self._serving.pop(name, None)
+
+    def restarted(self) -> list[str]:
+        """The planes that were started again though nobody said that they might; what runs now is right afterwards."""
+        now = self.serving()
+        found = [name for name, pid in self._serving.items() if now.get(name) != pid]
+        self._serving = now
+        return found
+
+    def server_pid(self, role: str) -> int:
+        """The process of ``redis`` or ``postgres``."""
+        return self._server_pids[role]
 
     def dataplane_environment(self) -> dict[str, str]:
         """The environment that the data planes were started with."""

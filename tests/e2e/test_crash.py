@@ -46,6 +46,7 @@ def test_a_killed_workers_streams_are_charged_as_crashed_and_their_slots_free_wi
             request_ids.append(reply.headers["x-request-id"])
         reserved = budget_of(fleet, "tenant", ids["tenant"]).reserved
         assert reserved >= STREAMS * 512
+        fleet.may_restart(f"dataplane-{VICTIM + 1}")
         os.kill(fleet.worker(VICTIM), signal.SIGKILL)
         killed_at_s = time.monotonic()
 

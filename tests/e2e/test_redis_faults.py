@@ -169,7 +169,7 @@ def test_an_outage_of_redis_denies_in_time_and_the_books_agree_afterwards(fleet,
     assert max(answer.took_s for answer in denied) < DENIED_WITHIN_S
     assert not arrivals(fleet_mock, felt_at_s, ended_at_s)
     assert {answer.status for answer in load.answers} == {200, 503}
-    assert_invariants(fleet, [fleet_mock], load.answers)
+    assert_invariants(fleet, [fleet_mock], load.answers, may_fail={503})
 
 
 def test_an_emptied_redis_denies_until_it_is_rebuilt(fleet, fleet_mock, key):
@@ -179,7 +179,7 @@ def test_an_emptied_redis_denies_until_it_is_rebuilt(fleet, fleet_mock, key):
         eventually(lambda: load.served_since(emptied_at_s), timeout_s=SERVED_AGAIN_WITHIN_S, what="service")
         assert_used_is_not_below_the_ledger(fleet)
     assert {answer.status for answer in load.answers} <= {200, 503}
-    assert_invariants(fleet, [fleet_mock], load.answers)
+    assert_invariants(fleet, [fleet_mock], load.answers, may_fail={503})
 
 
 def test_forgotten_scripts_and_cut_connections_cost_at_most_a_moment(fleet, fleet_mock, key):
@@ -192,4 +192,4 @@ def test_forgotten_scripts_and_cut_connections_cost_at_most_a_moment(fleet, flee
         cut_at_s = time.monotonic()
         eventually(lambda: load.served_since(cut_at_s), timeout_s=SERVED_AGAIN_WITHIN_S, what="service")
     assert {answer.status for answer in load.answers} <= {200, 503}
-    assert_invariants(fleet, [fleet_mock], load.answers)
+    assert_invariants(fleet, [fleet_mock], load.answers, may_fail={503})

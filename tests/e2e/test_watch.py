@@ -35,8 +35,6 @@ from tests.fakes.tcp_proxy import proxy_in_a_thread
 CUT_WITHIN_S = 3.0
 CUT_WITHOUT_PUSH_WITHIN_S = 15.0
 REPETITIONS = 12
-# Longer than any deadline, and well below the life of what was discovered.
-AWAY_S = 30.0
 log = logs.get(__name__)
 
 ONE_REPLY = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
@@ -293,7 +291,8 @@ def test_without_control_planes_requests_go_on_and_a_new_worker_serves_from_redi
 
 
 @pytest.mark.slow
-def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair, watch_mock):
+@pytest.mark.timeout(600)
+def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair, watch_mock, outage_s):
     watch_mock.reset()
     _, key = fresh(pair)
     assert statuses(pair, key) == {200}
@@ -307,12 +306,13 @@ def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair,
         eventually(lambda: not _runs(victim), what="the end of a worker")
         eventually(lambda: _is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
         assert status(pair.urls[1], key) == 200
-        eventually(lambda: time.monotonic() - gone_at_s >= AWAY_S, timeout_s=AWAY_S + 1)
+        eventually(lambda: time.monotonic() - gone_at_s >= outage_s, timeout_s=outage_s + 1)
         assert status(pair.urls[1], key) == 200
         pair.start_again("postgres.cmd")
         wait_for_workers(pair)
-    assert {answer.status for answer in traffic.answers} == {200}
-    assert len(traffic.answers) > 5 * AWAY_S
+    refused = [answer for answer in traffic.answers if answer.status != 200]
+    assert [(answer.asked_at_s - gone_at_s, answer.took_s, answer.body) for answer in refused] == []
+    assert len(traffic.answers) > 5 * outage_s
     revoke(pair, key)
     assert statuses(pair, key) == {401}
 

@@ -175,9 +175,9 @@ def _format(value: fields.ResponseFormat | None, caps: Caps) -> Raw | Unset:
 
 
 def _think(read: fields.Chat) -> Think | Unset:
-    effort = read.reasoning_effort
-    if effort is None and read.reasoning is not None:
-        effort = read.reasoning.effort
+    effort = read.reasoning.effort if read.reasoning is not None else None
+    if effort is None:
+        effort = read.reasoning_effort
     if effort is None:
         return UNSET
     think = _EFFORTS.get(effort)

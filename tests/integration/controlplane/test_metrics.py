@@ -3,6 +3,7 @@
 import asyncio
 import urllib.request
 
+from controlplane.core.discovery import Poll
 from controlplane.metrics import Metrics
 from deploy.local.ports import free_port
 from shared.keyspace import SHARD_COUNT
@@ -38,10 +39,11 @@ async def test_they_are_served_and_follow_what_happens(postgres_server, redis):
 
 
 def test_a_backend_that_is_removed_leaves_no_series_behind():
-    metrics, backends = Metrics(), {"one": True, "two": False}
-    metrics.watch_backends(lambda: backends)
+    metrics, backends = Metrics(), {"one": Poll(backend="one", models=()), "two": Poll(backend="two", problem="away")}
+    metrics.watch_backends(lambda: backends, len)
     value = metrics.registry.get_sample_value
     assert value("gateway_backend_polled", {"backend": "one"}) == 1
     del backends["one"]
     assert value("gateway_backend_polled", {"backend": "one"}) is None
     assert value("gateway_backend_polled", {"backend": "two"}) == 0
+    assert value("gateway_backend_poll_failures_total", {"backend": "two"}) == 3

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from controlplane.errors import UpstreamProbeError
-from controlplane.ollama.client import OllamaClient, Target
+from controlplane.ollama.client import MAX_SHOW_BYTES, OllamaClient, Target
 from deploy.mock_ollama import MockOllama
 from deploy.mock_ollama.bad_content import AnyBytes, Empty200, Gzip, HostileTags, InvalidJSON, Redirect, Status
 from deploy.mock_ollama.faults import (
@@ -63,11 +63,13 @@ def target_of(mock: MockOllama, credential: tuple[str, str] | None = None) -> Ta
 async def test_a_bad_list_is_refused_in_our_own_words(fault, problem, mocks):
     mock = await mocks()
     mock.script(fault, path="/api/tags")
+    # The mock needs a while to write a hundred thousand models.
+    timeout_s = 5.0 if problem == "too large" else 0.5
     started_s = time.monotonic()
     with pytest.raises(UpstreamProbeError) as caught:
-        await OllamaClient().tags(target_of(mock), timeout_s=0.5)
+        await OllamaClient().tags(target_of(mock), timeout_s=timeout_s)
     assert str(caught.value) == problem
-    assert time.monotonic() - started_s < 1.5
+    assert time.monotonic() - started_s < timeout_s + 1.0
     assert len((await OllamaClient().tags(target_of(mock))).models) == 4
 
 
@@ -129,12 +131,59 @@ async def test_a_model_is_described_with_what_requests_need_to_know(mocks):
     assert found.template_bytes > 0
 
 
-@pytest.mark.parametrize("fault", [Status(status=404), HalfRecord(), Hang(), AnyBytes(bodies=("WzFd",))], ids=repr)
-async def test_a_model_that_is_not_described_is_a_problem_of_ours(fault, mocks):
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    [
+        (Status(status=404), "status 404"),
+        (Status(status=401), "unauthorized"),
+        (Status(status=200, body='{"template":"' + "x" * MAX_SHOW_BYTES + '"}'), "too large"),
+        (Status(status=200, body="[" * 100_000), "not JSON"),
+        (Status(status=200, body='{"model_info":' * 20_000 + "1" + "}" * 20_000), "not JSON"),
+        (Status(status=200, body='{"template":"\\ud800"}'), "not JSON"),
+        (Status(status=200, body="[1]"), "not a JSON object"),
+        (Redirect(location="http://127.0.0.1:1/api/show"), "redirect"),
+        (Gzip(), "encoded reply"),
+        (Gzip(hidden=True), "not JSON"),
+        (Empty200(), "not JSON"),
+        (HalfRecord(), "broken reply"),
+        (ResetAfterHeaders(), "connection lost"),
+        (Hang(), "timeout"),
+        (Slow(slice_bytes=1, slice_ms=20), "timeout"),
+        (AnyBytes(bodies=("WzFd",)), "not a JSON object"),
+    ],
+    ids=lambda value: repr(value)[:60],
+)
+async def test_a_model_that_is_not_described_is_a_problem_of_ours(fault, problem, mocks):
     mock = await mocks()
     mock.script(fault, path="/api/show")
-    with pytest.raises(UpstreamProbeError):
-        await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=0.3)
+    started_s = time.monotonic()
+    with pytest.raises(UpstreamProbeError) as caught:
+        await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=0.5)
+    assert str(caught.value) == problem
+    assert time.monotonic() - started_s < 1.5
+
+
+@pytest.mark.parametrize("number", ["1e300", "1e400", "9" * 4000])
+async def test_an_answer_full_of_numbers_does_not_hold_up_the_others(number, mocks):
+    mock = await mocks()
+    head, tail = '{"capabilities":["vision",', "1]}"
+    size = (MAX_SHOW_BYTES - 100) // (len(number) + 1)
+    mock.script(Status(status=200, body=head + f"{number}," * size + tail), path="/api/show")
+    longest_s = 0.0
+
+    async def ticking() -> None:
+        nonlocal longest_s
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(0)
+            longest_s = max(longest_s, time.monotonic() - before_s)
+
+    ticker = asyncio.create_task(ticking())
+    found = await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=10)
+    ticker.cancel()
+    assert found.capabilities == ("vision",)
+    # The control plane's heartbeats have this long; msgspec alone would take nine seconds for the first.
+    assert longest_s < 2.0
 
 
 async def test_cancelled_questions_leave_no_connection_behind(mocks):

@@ -68,6 +68,7 @@ def may(admin, user: str, *command: str) -> bool:
 def writes(key: str) -> tuple[tuple[str, ...], ...]:
     return (
         ("SET", key, "x"),
+        ("SETRANGE", key, "0", "x"),
         ("INCR", key),
         ("HSET", key, "a", "b"),
         ("ZADD", key, "1", "a"),

@@ -7,6 +7,8 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
+from tests.fakes.vanishing import vanish
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
 WORD = b'{"model":"m","message":{"role":"assistant","content":"word"},"done":false}\n'
@@ -29,6 +31,10 @@ class Call:
     async def send(self, data: bytes) -> None:
         self._writer.write(data)
         await self._writer.drain()
+
+    def vanish(self) -> None:
+        """From now on the machine of this connection seems to be gone."""
+        vanish(self._writer.get_extra_info("socket"))
 
     async def closed_by_peer(self) -> None:
         with suppress(ConnectionError):

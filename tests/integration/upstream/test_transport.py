@@ -1,6 +1,7 @@
 """What travels to a backend, byte by byte, and when its bytes come back."""
 
 import asyncio
+import sys
 import time
 
 import httpx
@@ -14,8 +15,11 @@ from deploy.mock_ollama import MockOllama
 from deploy.mock_ollama.bad_content import Redirect
 from shared.clock import SystemClock
 from tests.fakes.waiting import until
-from tests.integration.upstream.gateway import REQUEST_ID, candidate, gateway, request
+from tests.integration.upstream.gateway import REQUEST_ID, Gateway, candidate, gateway, request
 from tests.integration.upstream.raw_server import DONE, END, HEAD, WORD, Call, chunk, raw_server
+
+# Connecting may take a second here; deadlines are further away.
+VANISHED_WITHIN_S = 8
 
 
 async def answered(call: Call) -> None:
@@ -294,3 +298,42 @@ async def test_the_end_of_an_interrupted_read_leaves_nothing_open():
         await anext(batches)
         await batches.aclose()
         await until(lambda: mock.stats()["in_flight"] == 0, timeout_s=0.3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filters are Linux's")
+async def test_a_machine_that_vanishes_is_noticed_although_its_connection_was_idle():
+    async def answer_and_vanish(call: Call) -> None:
+        await answered(call)
+        call.vanish()
+
+    async with raw_server(answer_and_vanish) as gone, MockOllama() as good:
+        async with gateway(gone.url, good, connect_s=1, first_record_s=30, total_s=60) as one:
+            assert await one.text() == "word"
+            await until(lambda: "idle=1" in repr(one.backends.transport))
+            assert await _asked_elsewhere(one, good) < VANISHED_WITHIN_S
+        assert gone.connections == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's filters are Linux's")
+async def test_a_machine_that_vanishes_is_noticed_while_its_first_record_is_waited_for():
+    async def vanish(call: Call) -> None:
+        # What has arrived is acknowledged first.
+        await call.send(HEAD)
+        await asyncio.sleep(0)
+        call.vanish()
+        await call.closed_by_peer()
+
+    async with (
+        raw_server(vanish) as gone,
+        MockOllama() as good,
+        gateway(gone.url, good, connect_s=1, first_record_s=30, total_s=60) as one,
+    ):
+        assert await _asked_elsewhere(one, good) < VANISHED_WITHIN_S
+
+
+async def _asked_elsewhere(one: Gateway, good: MockOllama) -> float:
+    """How long it took, in seconds, until the other backend had answered."""
+    started_s = time.monotonic()
+    assert await one.text()
+    assert len(good.requests) == 1
+    return time.monotonic() - started_s

@@ -1,11 +1,12 @@
 """Rules that hold for both dialects."""
 
 import json
+import re
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dataplane.api.dialect import Caps, Parsed
@@ -237,6 +238,23 @@ def test_each_cap_is_a_refusal_that_names_the_field(endpoint, excess):
 def test_an_image_that_is_not_base64_is_refused(image):
     with pytest.raises(RequestError):
         parse("/api/generate", images=[image])
+
+
+BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
+@given(st.text("A/+=_", min_size=1, max_size=12))
+@example("iGgo=")
+@example("iGgo====")
+@example("QQ==QQ==")
+def test_an_image_is_accepted_exactly_if_go_decodes_it(text):
+    try:
+        sent = native(parse("/api/generate", images=[text]))["images"]
+    except RequestError:
+        assert BASE64.fullmatch(text) is None
+    else:
+        assert sent == [text]
+        assert BASE64.fullmatch(text) is not None
 
 
 def test_an_image_with_line_breaks_is_sent_without():

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from controlplane.ollama import answers
 from controlplane.ollama.answers import AnswerError, Details, Listing
+from controlplane.ollama.client import MAX_SHOW_BYTES
 
 
 def listing(*entries: Any) -> Listing:
@@ -194,6 +197,60 @@ def test_a_description_tells_capabilities_lengths_and_the_bytes_that_are_added_t
 )
 def test_a_description_that_says_nothing_usable_is_an_empty_one(answer):
     assert answers.details(json.dumps(answer).encode()) == Details()
+
+
+# An eighth of the longest description that is read.
+NASTY_BYTES = MAX_SHOW_BYTES // 8
+
+
+def full_of(unit: bytes, head: bytes, tail: bytes) -> bytes:
+    return head + unit * (NASTY_BYTES // len(unit)) + tail
+
+
+UNITS = (
+    b"1e300,", b"2.2250738585072011e-308,", b"1e400,", b"1,", b"[],", b'{"a":1},', b'"\\ud83d\\ude00",',
+    b"18446744073709551616,", b"9" * 4000 + b",", b'{"name":"llama3:cloud"},',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit[:24].decode())
+def test_no_answer_holds_up_the_process_however_nasty_its_values(unit):
+    answered = (
+        (answers.listing, full_of(unit, b'{"models":[', b"1]}")),
+        (answers.listing, full_of(unit, b'{"models":[{"name":"a","size":[', b"1]}]}")),
+        (answers.details, full_of(unit, b'{"capabilities":[', b"1]}")),
+        (answers.details, full_of(unit, b'{"model_info":{"a.context_length":[', b"1]}}")),
+    )
+    for read, raw in answered:
+        started_s = time.thread_time()
+        with contextlib.suppress(AnswerError):
+            read(raw)
+        assert time.thread_time() - started_s < 0.25
+
+
+def test_numbers_beyond_all_bounds_say_nothing():
+    for literal in ("1e400", "-1e400", "9" * 30, "4096.5", "4096.0", "1e3", "true", "-1"):
+        raw = f'{{"model_info":{{"general.architecture":"a","a.context_length":{literal}}},"template":"x"}}'.encode()
+        assert answers.details(raw) == Details(template_bytes=1)
+    model = answers.listing(b'{"models":[{"name":"a","size":1e400,"details":{"family":1e400}}]}').models[0]
+    assert (model.size_bytes, model.family) == (0, "")
+
+
+def test_keys_in_another_case_are_not_read():
+    raw = b'{"Models":[{"name":"a"}],"models":[{"Name":"b"},{"name":"c","Digest":"0"}]}'
+    assert names(answers.listing(raw)) == ["c"]
+
+
+def test_of_repeated_keys_the_last_is_read():
+    assert names(answers.listing(b'{"models":[{"name":"a"}],"models":[{"name":"b"}]}')) == ["b"]
+    assert answers.listing(b'{"models":[{"name":"a","remote_host":"","remote_host":"x"}]}').skipped == 1
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_break_the_reading(raw):
+    for read in (answers.listing, answers.details):
+        with contextlib.suppress(AnswerError):
+            read(raw)
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"5", b"[" * 500_000, b'{"template": "\xff"}'])

@@ -312,3 +312,9 @@ async def test_characters_that_go_escapes_are_escaped(client):
     messages = [{"role": "tool", "content": "<&>\u2028"}]
     reply = await client.post("/api/chat", json={**CHAT, "messages": messages, "stream": False})
     assert b"\\u003c\\u0026\\u003e\\u2028" in reply.content
+
+
+async def test_an_answer_begins_with_the_last_message_where_that_is_set(mock, client):
+    assert not (await ask(client))["message"]["content"].startswith("hello")
+    mock.set_settings(echoes=True)
+    assert (await ask(client))["message"]["content"].startswith("hello ")

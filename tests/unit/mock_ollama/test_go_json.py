@@ -1,6 +1,7 @@
 """The decoder reads bodies as Go's encoding/json does."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from deploy.mock_ollama.go_json import EmptyBodyError, GoJSONError, fold, parse
 from deploy.mock_ollama.go_types import decode
 
 
-def chat(raw: str | bytes) -> dict[str, object]:
+def chat(raw: str | bytes) -> dict[str, Any]:
     return decode(raw.encode() if isinstance(raw, str) else raw, wire.CHAT)
 
 
@@ -26,7 +27,16 @@ def test_long_s_and_kelvin_sign_fold_to_ascii_letters():
 
 
 def test_other_letters_do_not_fold():
-    assert chat('{"modèl":"x","\uff4dodel":"y"}') == {}
+    assert chat('{"modèl":"x","\uff4dodel":"y","m\u0131n_p":1,"mode\u0142":"z"}') == {}
+
+
+def test_a_key_is_unescaped_before_it_is_matched():
+    assert chat('{"\\u006dode\\u006c":"a","\\u212aEEP_ALIVE":0}') == {"model": "a", "keep_alive": 0.0}
+
+
+def test_a_key_with_bytes_that_are_no_utf8_matches_nothing():
+    assert chat(b'{"mo\xffdel":"a","model\xff":"b"}') == {}
+    assert decode(b'{"options":{"a\xff":1}}', wire.CHAT) == {"options": {"a\ufffd": 1}}
 
 
 def test_repeated_options_merge_with_exact_keys():
@@ -41,6 +51,35 @@ def test_repeated_tools_are_read_over_but_messages_are_replaced():
     )
     assert body["tools"] == [{"type": "function", "function": {"name": "a", "description": "d"}}]
     assert body["messages"] == [{"role": "user"}]
+
+
+def test_a_longer_array_shows_elements_again_that_a_shorter_one_has_hidden():
+    raw = (
+        '{"tools":[{"type":"a"},{"type":"b","function":{"name":"hidden"}}],"tools":[{"type":"c"}],'
+        '"TOOLS":[{},{"function":{"description":"d"}}]}'
+    )
+    assert chat(raw)["tools"] == [{"type": "c"}, {"type": "b", "function": {"name": "hidden", "description": "d"}}]
+
+
+def test_an_empty_array_and_null_forget_the_elements_before():
+    for between in ("[]", "null"):
+        body = chat(f'{{"tools":[{{"type":"a"}}],"tools":{between},"tools":[{{"items":1}}]}}')
+        assert body["tools"] == [{"items": 1}]
+
+
+def test_repeated_structs_merge_at_any_depth_and_raw_values_are_replaced():
+    body = chat(
+        '{"tools":[{"function":{"name":"a","parameters":{"type":"object"}},"Function":{"parameters":{"required":["x"]}}}],'
+        '"format":{"type":"object"},"FORMAT":{"x":1}}'
+    )
+    assert body["tools"] == [{"function": {"name": "a", "parameters": {"type": "object", "required": ["x"]}}}]
+    assert body["format"] == {"x": 1}
+
+
+def test_null_elements_are_zero_values():
+    body = decode(b'{"context":[1,null],"images":[null,[1,null,255]]}', wire.GENERATE)
+    assert body == {"context": [1, 0], "images": [None, b"\x01\x00\xff"]}
+    assert chat('{"messages":[null],"tools":[null]}') == {"messages": [{}], "tools": [{}]}
 
 
 def test_null_empties_pointers_and_leaves_plain_fields():
@@ -100,6 +139,8 @@ def test_the_first_type_fault_is_told_after_the_whole_body_was_read():
 
 def test_bytes_that_are_not_utf8_and_lone_surrogates_become_replacement_characters():
     assert chat(b'{"model":"a\xe2\x82b\xff"}') == {"model": "a\ufffd\ufffdb\ufffd"}
+    assert chat(b'{"model":"\xed\xa0\x80\xc0\x80\xf4\x90\x80\x80"}') == {"model": "\ufffd" * 9}
+    assert chat('{"model":"\\ud800\\ud800\\udc00"}') == {"model": "\ufffd\U00010000"}
     assert chat('{"model":"\\ud800x\\udc00\\ud83d\\ude00\\\\ud800"}') == {"model": "\ufffdx\ufffd😀\\ud800"}
 
 
@@ -114,6 +155,63 @@ def test_integers_beyond_float_precision_stay_exact_where_go_reads_an_int():
     body = decode(b'{"context":[9007199254740993],"options":{"seed":9007199254740993}}', wire.GENERATE)
     assert body["context"] == [9007199254740993]
     assert body["options"] == {"seed": 9007199254740992.0}
+
+
+@pytest.mark.parametrize(
+    ("literal", "value"),
+    [
+        ("0", 0), ("-0", 0), ("9223372036854775807", 2**63 - 1), ("-9223372036854775808", -(2**63)),
+        ("1.0", None), ("1e2", None), ("4096.9", None), ("9223372036854775808", None), ("-9223372036854775809", None),
+        ("true", None), ('"1"', None), ("[1]", None), ("1" * 400, None), ("1" * 5000, None), ("1e400", None),
+    ],
+)  # fmt: skip
+def test_an_int_takes_integer_literals_of_64_bits_and_nothing_else(literal, value):
+    raw = f'{{"top_logprobs":{literal}}}'
+    if value is None:
+        with pytest.raises(GoJSONError, match=r"into Go struct field ChatRequest.top_logprobs of type int"):
+            chat(raw)
+    else:
+        assert chat(raw).get("top_logprobs") == value
+
+
+def test_a_number_that_float64_cannot_hold_is_a_fault_only_where_it_is_stored():
+    huge = "9" * 400
+    for literal in ("1e400", "-1E+400", huge, "9" * 5000):
+        assert chat(f'{{"unknown":[{literal}],"model":"a"}}') == {"model": "a"}
+        for raw in (f'{{"options":{{"seed":{literal}}}}}', f'{{"tools":[{{"items":[{{"a":{literal}}}]}}]}}'):
+            with pytest.raises(GoJSONError, match=r"json: cannot unmarshal number .* of type float64"):
+                chat(raw)
+    assert chat('{"options":{"seed":1e-400,"top_p":1.7976931348623157e308}}')["options"] == {
+        "seed": 0.0,
+        "top_p": 1.7976931348623157e308,
+    }
+
+
+def test_text_that_is_not_base64_is_told_after_the_whole_body_was_read():
+    with pytest.raises(GoJSONError, match="base64"):
+        decode(b'{"images":["%"],"model":1}', wire.GENERATE)
+    with pytest.raises(GoJSONError, match="model"):
+        decode(b'{"model":1,"images":["%"]}', wire.GENERATE)
+
+
+def test_the_schema_of_a_tool_is_a_struct_and_its_properties_are_exact():
+    (tool,) = chat('{"tools":[{"function":{"PARAMETERS":{"Type":"object","properties":{"A":{"TYPE":"x"},"a":{}}}}}]}')[
+        "tools"
+    ]
+    assert tool["function"]["parameters"]["type"] == "object"
+    assert tool["function"]["parameters"]["properties"]["A"]["type"] == ["x"]
+    for schema in ('{"type":5}', '{"properties":[]}', '{"properties":{"a":{"type":5}}}', '{"required":"a"}'):
+        with pytest.raises(GoJSONError):
+            chat(f'{{"tools":[{{"function":{{"parameters":{schema}}}}}]}}')
+
+
+def test_arguments_are_an_object_whose_last_key_wins():
+    (message,) = chat('{"messages":[{"tool_calls":[{"function":{"arguments":{"a":1,"A":2,"a":{"b":3}}}}]}]}')[
+        "messages"
+    ]
+    assert message["tool_calls"][0]["function"]["arguments"] == {"a": {"b": 3}, "A": 2}
+    with pytest.raises(GoJSONError):
+        chat('{"messages":[{"tool_calls":[{"function":{"arguments":"{}"}}]}]}')
 
 
 @given(st.binary(max_size=64))

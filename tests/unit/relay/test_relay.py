@@ -5,7 +5,14 @@ from typing import Any
 import pytest
 
 from dataplane import native
-from dataplane.errors import ForbiddenError, RequestError, UpstreamError, UpstreamTimeoutError
+from dataplane.errors import (
+    ForbiddenError,
+    GatewayError,
+    RequestError,
+    StreamBrokenError,
+    UpstreamError,
+    UpstreamTimeoutError,
+)
 from dataplane.ports import AttemptError, Batch
 from dataplane.stages.relay import Relay
 from dataplane.upstream.meter import ReplyMeter
@@ -24,6 +31,10 @@ def word(text: str, **values: Any) -> native.Record:
 
 
 OK = ((word("a"), word("b")), (word("", done=True, eval_count=2, prompt_eval_count=3),))
+
+
+BREAKS: tuple[Batch | GatewayError, ...] = ((word("x"), word("y"), word("z")), StreamBrokenError("SECRET broke off"))
+WHOLE = chat(stream=False)
 
 
 class Run:
@@ -139,3 +150,44 @@ async def test_without_any_passing_candidate_nothing_is_tried():
         await run()
     assert caught.value.retry_after_s == 12
     assert run.upstreams.tried == []
+
+
+async def test_a_whole_reply_is_one_batch():
+    run = Run({"a": OK})
+    assert await run(WHOLE) == ("a", [[*OK[0], *OK[1]]])
+
+
+@pytest.mark.parametrize("fault", [StreamBrokenError("broke off"), UpstreamTimeoutError("hangs")])
+async def test_a_whole_reply_that_breaks_off_comes_from_the_next_candidate_alone(fault):
+    run = Run({"a": (*BREAKS[:1], fault), "b": OK})
+    _, batches = await run(WHOLE)
+    assert batches == [[*OK[0], *OK[1]]]
+    assert run.upstreams.left == ["a", "b"]
+    assert run.meter.backend == "b"
+    assert run.meter.usage() == Usage(prompt_tokens=3, completion_tokens=2, provenance="reported")
+
+
+async def test_a_stream_that_breaks_off_is_not_asked_for_again():
+    run = Run({"a": BREAKS, "b": OK})
+    with pytest.raises(StreamBrokenError):
+        await run()
+    assert run.upstreams.tried == ["a"]
+
+
+@pytest.mark.parametrize("second", [FAULT, LATE, MISSING, AttemptError("SECRET", status=400), None], ids=str)
+async def test_a_whole_reply_that_nobody_can_replace_is_charged_as_far_as_it_came(second):
+    run = Run({"a": BREAKS} if second is None else {"a": BREAKS, "b": second})
+    with pytest.raises(StreamBrokenError):
+        await run(WHOLE)
+    assert run.upstreams.left == ["a"]
+    assert run.meter.backend == "a"
+    assert run.meter.usage() == Usage(prompt_tokens=2, completion_tokens=3, provenance="counted")
+
+
+async def test_of_two_whole_replies_that_break_off_the_second_is_charged():
+    run = Run({"a": BREAKS, "b": (*OK[:1], StreamBrokenError("too")), "c": OK})
+    with pytest.raises(StreamBrokenError):
+        await run(WHOLE)
+    assert run.upstreams.tried == ["a", "b"]
+    assert run.meter.backend == "b"
+    assert run.meter.usage().completion_tokens == 2

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from dataplane import native
+from dataplane.errors import GatewayError
 from dataplane.ports import AttemptError, Batch
 from dataplane.values import Backend, Candidate, Grant, InferenceRequest, Operation, RequestId
 from shared.modelname import CanonicalName, canonical
@@ -13,7 +14,8 @@ from shared.records import ModelPolicyRecord, ModelRecord
 
 LLAMA = canonical("llama3.2")
 
-Script = AttemptError | Sequence[Batch]
+# A reply breaks off where an error stands among its batches.
+Script = AttemptError | Sequence[Batch | GatewayError]
 
 
 def candidate(name: str, priority: int = 0, *, weight: int = 1) -> Candidate:
@@ -38,12 +40,14 @@ def chat(**values: object) -> InferenceRequest:
 
 
 class FakeReply:
-    def __init__(self, backend: str, batches: Sequence[Batch]) -> None:
+    def __init__(self, backend: str, batches: Sequence[Batch | GatewayError]) -> None:
         self.backend = backend
         self._batches = batches
 
     async def __aiter__(self) -> AsyncIterator[Batch]:
         for batch in self._batches:
+            if isinstance(batch, GatewayError):
+                raise batch
             yield batch
 
 

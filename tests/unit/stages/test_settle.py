@@ -22,7 +22,7 @@ from dataplane.errors import (
 from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.stages.settle import OpenLease, Settle
-from dataplane.values import InferenceRequest, Lease, Principal, Usage
+from dataplane.values import Arrival, InferenceRequest, Lease, Principal, Usage
 from shared.records import UsageEvent
 from tests.fakes.manual_clock import ManualClock
 from tests.unit.stages.principals import ARRIVAL, INFERENCE, LEASE, PRINCIPAL
@@ -32,9 +32,13 @@ class Seen:
     """A meter that has seen what it is told."""
 
     def __init__(self, *, keeps_text: bool) -> None:
+        self.backend = ""
         self.complete = False
         self.ttft_ms: int | None = 12
         self.reply_text = "hello" if keeps_text else None
+
+    def begin(self, backend: str) -> None:
+        self.backend = backend
 
     def see(self, record: Record | EmbedReply) -> None:
         self.complete = True
@@ -54,7 +58,7 @@ class World:
         self.appended: list[UsageEvent] = []
         self.refused: list[UsageEvent] = []
         self.held: list[str] = []
-        self.observed: list[tuple[str, str, int]] = []
+        self.observed: list[tuple[str | None, str | None, int]] = []
         self.tokens: list[tuple[str, int, int]] = []
         self.clock = ManualClock(1000.5)
         self.stage = Settle(
@@ -76,12 +80,15 @@ class World:
     def add(self, principal: Principal, event: UsageEvent) -> None:
         self.refused.append(event)
 
-    def request_ended(self, *, tenant: str, model: str, status: int, duration_s: float) -> None:
+    def request_ended(
+        self, *, arrival: Arrival, principal: Principal | None, event: UsageEvent | None, status: int, duration_s: float
+    ) -> None:
+        assert arrival is ARRIVAL
         assert duration_s >= 0
-        self.observed.append((tenant, model, status))
-
-    def tokens_charged(self, *, tenant: str, model: str, prompt: int, completion: int) -> None:
-        self.tokens.append((model, prompt, completion))
+        tenant = None if principal is None else principal.tenant_name
+        self.observed.append((tenant, None if event is None else event.model, status))
+        if event is not None:
+            self.tokens.append((event.model, event.prompt_tokens, event.completion_tokens))
 
     def hold(self, lease: Lease, principal: Principal, interrupt: Interrupt) -> None:
         self.held.append(lease.lease_id)
@@ -107,7 +114,7 @@ def world() -> World:
 def test_completed_request_is_charged_what_was_measured(world: World):
     with world.holding() as held:
         assert world.held == [LEASE.lease_id]
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
         assert world.held == []
     [event] = world.settled
@@ -135,7 +142,7 @@ def test_completed_request_is_charged_what_was_measured(world: World):
 
 def test_metrics_hear_of_every_request_once(world: World):
     with world.holding() as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
         held.completed()
     world.stage.refused(PRINCIPAL, ARRIVAL, LimitExceededError("concurrency", retry_after_s=1), status=429)
@@ -144,11 +151,11 @@ def test_metrics_hear_of_every_request_once(world: World):
     tenant = PRINCIPAL.tenant_name
     assert world.observed == [
         (tenant, "llama3:latest", 200),
-        (tenant, "other", 429),
-        (tenant, "other", 200),
-        ("none", "other", 401),
+        (tenant, "", 429),
+        (tenant, "", 200),
+        (None, None, 401),
     ]
-    assert world.tokens == [("llama3:latest", 3, 5)]
+    assert world.tokens[0] == ("llama3:latest", 3, 5)
 
 
 def test_lease_is_settled_once_whatever_follows(world: World):
@@ -174,7 +181,7 @@ def test_lease_is_settled_once_whatever_follows(world: World):
 )
 def test_error_is_written_down_as_what_it_is(world: World, error: GatewayError, outcome: str):
     with world.holding() as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.failed(error, status=418)
     [event] = world.settled
     assert (event.outcome, event.status, event.prompt_tokens) == (outcome, 418, 3)
@@ -252,7 +259,7 @@ def test_end_without_a_word_is_judged_by_the_meter(world: World, complete: bool,
 @pytest.mark.parametrize("days", [None, 7])
 def test_texts_are_kept_only_with_the_prompt_log(world: World, days: int | None):
     with world.holding(principal=msgspec.structs.replace(PRINCIPAL, prompt_log_days=days)) as held:
-        held.answered_by("one")
+        held.meter.begin("one")
         held.completed()
     [event] = world.settled
     if days is None:

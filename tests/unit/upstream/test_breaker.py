@@ -178,3 +178,21 @@ def test_it_never_has_two_probes_and_never_shuts_for_good(steps):
         clock.now_s += pause_s
     clock.now_s += OPEN_S
     assert breaker.enter("a") is not None
+
+
+def test_each_change_of_state_is_told_once(clock):
+    told: list[State] = []
+    breaker = Breaker(clock, told.append)
+    succeed(breaker)
+    fail(breaker, times=FAILURES)
+    assert told == [State.OPEN]
+    clock.now_s += OPEN_S
+    fail(breaker)
+    clock.now_s += OPEN_S
+    fail(breaker, Blame.BAD_REPLY)
+    clock.now_s += OPEN_S
+    fail(breaker, Blame.NONE)
+    succeed(breaker)
+    succeed(breaker)
+    probes = [State.HALF_OPEN, State.OPEN, State.HALF_OPEN, State.OPEN, State.HALF_OPEN, State.HALF_OPEN]
+    assert told == [State.OPEN, *probes, State.CLOSED]

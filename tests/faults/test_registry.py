@@ -1,0 +1,42 @@
+"""Nothing of the matrix is silently missing: rows, tests and reasons are compared."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.faults import registry_a1_to_a5, registry_a6_to_a9
+from tests.faults.registry import IDS, Proof
+
+PROOFS = (*registry_a1_to_a5.PROOFS, *registry_a6_to_a9.PROOFS)
+
+
+def test_every_row_of_the_matrix_is_listed_once_and_in_order():
+    assert [proof.row for proof in PROOFS] == list(IDS)
+
+
+def test_every_row_has_a_test_or_a_reason():
+    assert [proof.row for proof in PROOFS if not proof.tests and not proof.lacks] == []
+
+
+@pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.row)
+def test_every_test_that_is_named_exists_and_is_named_once(proof: Proof, root):
+    assert [name for name, count in Counter(proof.tests).items() if count > 1] == []
+    missing = []
+    for test in proof.tests:
+        path, _, name = test.partition("::")
+        if name not in _tests(root / "tests" / path):
+            missing.append(test)
+    assert missing == []
+
+
+@cache
+def _tests(path: Path) -> frozenset[str]:
+    if not path.is_file():
+        return frozenset()
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, functions))

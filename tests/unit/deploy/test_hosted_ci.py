@@ -1,0 +1,77 @@
+"""The hosted CI: workflows against their schema, against zizmor, and against what they promise."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.unit.deploy.tools import run
+
+PINNED = re.compile(r"uses: [A-Za-z0-9_./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
+
+
+def workflow(root: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())
+    return document
+
+
+def commands(root: Path) -> str:
+    jobs = workflow(root)["jobs"].values()
+    return "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"), [("workflows/ci.yml", "vendor.github-workflows"), ("dependabot.yml", "vendor.dependabot")]
+)
+def test_a_file_has_the_form_that_the_host_asks_for(root, file, schema):
+    result = run("check-jsonschema", "--builtin-schema", schema, root / ".github" / file)
+    assert result.returncode == 0, result.stdout
+
+
+def test_zizmor_finds_nothing(root):
+    result = run("zizmor", "--offline", "--no-progress", "--format", "json", root / ".github")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == []
+
+
+def test_every_action_is_pinned_by_its_digest(root):
+    lines = (root / ".github" / "workflows" / "ci.yml").read_text().splitlines()
+    used = [line.strip().removeprefix("- ") for line in lines if "uses:" in line]
+    assert used
+    assert [line for line in used if not PINNED.fullmatch(line)] == []
+
+
+def test_nothing_may_be_written_and_nothing_runs_for_ever(root):
+    document = workflow(root)
+    assert document["permissions"] == {}
+    for name, job in document["jobs"].items():
+        assert job["permissions"] == {"contents": "read"}, name
+        assert job["timeout-minutes"] <= 60, name
+
+
+def test_the_suite_runs_on_two_pythons_and_on_valkey_and_redis(root):
+    runs = workflow(root)["jobs"]["tests"]["strategy"]["matrix"]["include"]
+    assert {one["redis"] for one in runs} == {"valkey", "redis"}
+    assert {one["python"] for one in runs} == {"3.12", "3.13"}
+
+
+@pytest.mark.parametrize(
+    "gate",
+    ["ruff check", "ruff format --check", "mypy", "lint-imports", "bandit", "pip-audit", "pytest", "uv lock --check",
+     "docker compose build", "deploy/smoke.sh", "--format cyclonedx"],
+)  # fmt: skip
+def test_every_gate_is_there(root, gate):
+    assert gate in commands(root)
+
+
+@pytest.mark.parametrize(
+    "script", ["deploy/secrets.sh", "deploy/smoke.sh", "deploy/postgres/init.sh", "deploy/redis/render.sh", ".ci/run"]
+)
+def test_shellcheck_finds_nothing(root, script):
+    result = run("shellcheck", root / script)
+    assert (result.returncode, result.stdout) == (0, "")
