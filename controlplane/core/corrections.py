@@ -8,6 +8,7 @@ import re
 import msgspec
 
 from controlplane.core.limits import MAX_LIMIT
+from controlplane.core.reasons import MAX_REASON_LENGTH
 from controlplane.core.usage_query import Periods, read_day
 from controlplane.errors import InvalidRequestError
 from shared.keyspace import KeyId, LeaseId, TenantId
@@ -15,7 +16,6 @@ from shared.records import UsageEvent
 
 # A correction lies in the partition of the day that it corrects; queries look back this far for those made later.
 CORRECTABLE_DAYS = 62
-MAX_REASON_LENGTH = 500
 MAX_OPERATOR_LENGTH = 100
 
 _ID = re.compile(r"[0-9A-Za-z_-]{8,64}", re.ASCII)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import grpc
 import msgspec
 
-from controlplane.core import keys
+from controlplane.core import keys, reasons
 from controlplane.core.keys import Key, KeyChange
 from controlplane.core.ports import Keys, Publisher, Tenants
 from controlplane.errors import AlreadyExistsError, InvalidRequestError
@@ -189,6 +189,7 @@ class KeyService(key_pb2_grpc.KeyServiceServicer):
     async def _change(self, request: _Changing, change: Callable[[Key, dt.datetime], Key]) -> _Changed:
         now = dt.datetime.now(dt.UTC)
         timeout_s = self._receipt_timeout_s(request)
+        reasons.check(getattr(request, "reason", ""))
         if request.validate_only:
             draft = change(await self._keys.get(request.prefix), now)
             return _Changed(key=convert.write_key(draft, now), publication=convert.UNPUBLISHED)

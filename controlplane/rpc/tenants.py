@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import grpc
 import msgspec
 
-from controlplane.core import tenants
+from controlplane.core import reasons, tenants
 from controlplane.core.ports import Publisher, Tenants
 from controlplane.core.tenants import Tenant, TenantChange
 from controlplane.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
@@ -102,6 +102,7 @@ class TenantService(tenant_pb2_grpc.TenantServiceServicer):
 
     async def _change(self, request: _Changing, change: Callable[[Tenant, dt.datetime], Tenant]) -> _Changed:
         timeout_s = self._receipt_timeout_s(request)
+        reasons.check(getattr(request, "reason", ""))
         if request.validate_only:
             draft = change(await self._tenants.get(request.tenant), dt.datetime.now(dt.UTC))
             return _Changed(tenant=convert.write_tenant(draft), publication=convert.UNPUBLISHED)

@@ -188,7 +188,8 @@ BAD_REQUESTS = (
         grpc.StatusCode.INVALID_ARGUMENT,
     ),
     (k.CreateKeyRequest(tenant="ac\x00me", name="x"), grpc.StatusCode.NOT_FOUND),
-    (k.RevokeKeyRequest(prefix="nz\x00", reason="\x00"), grpc.StatusCode.NOT_FOUND),
+    (k.RevokeKeyRequest(prefix="nz\x00"), grpc.StatusCode.NOT_FOUND),
+    (k.RevokeKeyRequest(prefix="nz_000000000", reason="\x00"), grpc.StatusCode.INVALID_ARGUMENT),
     (k.UpdateKeyRequest(prefix="nz_000000000"), grpc.StatusCode.NOT_FOUND),
     (k.RotateKeyRequest(prefix="nz_000000000", overlap=Duration(seconds=-1)), grpc.StatusCode.INVALID_ARGUMENT),
 )
@@ -269,3 +270,20 @@ async def test_every_mutation_leaves_an_audit_row_without_secrets(gateway):
     ]
     assert created.api_key not in str(rows)
     assert ADMIN_TOKEN not in str(rows)
+
+
+@pytest.mark.parametrize("reason", ["x" * 501, "two\nlines", "\x1b[31m"])
+async def test_a_reason_that_breaks_its_rule_changes_nothing(gateway, reason):
+    await gateway.call(gateway.tenants.CreateTenant, t.CreateTenantRequest(name="acme"))
+    minted = await gateway.call(gateway.keys.CreateKey, k.CreateKeyRequest(tenant="acme", name="k"))
+    calls = (
+        (gateway.keys.RevokeKey, k.RevokeKeyRequest(prefix=minted.prefix, reason=reason)),
+        (gateway.keys.SuspendKey, k.SuspendKeyRequest(prefix=minted.prefix, reason=reason)),
+        (gateway.tenants.SuspendTenant, t.SuspendTenantRequest(tenant="acme", reason=reason)),
+    )
+    for method, request in calls:
+        with pytest.raises(grpc.aio.AioRpcError, match="reason must have at most 500") as refused:
+            await gateway.call(method, request)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    key = await gateway.call(gateway.keys.GetKey, k.GetKeyRequest(prefix=minted.prefix))
+    assert key.key.status == k.KEY_STATUS_ACTIVE

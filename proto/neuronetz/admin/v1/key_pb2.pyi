@@ -478,7 +478,7 @@ class SuspendKeyRequest(_message.Message):
     prefix: _builtins.str
     """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
-    """Why; kept with the operator audit."""
+    """Why, at most 500 characters; kept with the operator audit."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
     @_builtins.property
@@ -590,7 +590,7 @@ class RevokeKeyRequest(_message.Message):
     prefix: _builtins.str
     """The key, by prefix (nz_ and nine characters) or id."""
     reason: _builtins.str
-    """Why; kept with the revocation."""
+    """Why, at most 500 characters; kept with the operator audit."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
     @_builtins.property

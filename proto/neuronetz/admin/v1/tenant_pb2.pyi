@@ -350,7 +350,7 @@ class SuspendTenantRequest(_message.Message):
     tenant: _builtins.str
     """The tenant, by name or id."""
     reason: _builtins.str
-    """Why; kept with the operator audit."""
+    """Why, at most 500 characters; kept with the operator audit."""
     validate_only: _builtins.bool
     """Check everything, but change nothing."""
     @_builtins.property
