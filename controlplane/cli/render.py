@@ -102,7 +102,12 @@ def _yaml(data: dict[str, Any]) -> str:
 def _show_table(message: Message, catalogue: Catalogue) -> None:
     from rich.console import Console  # noqa: PLC0415 - programs do not wait for it
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNBOUNDED_WIDTH)
+    console = Console(
+        highlight=False,
+        width=None if sys.stdout.isatty() else _UNBOUNDED_WIDTH,
+        # Neither colours nor bold: https://no-color.org
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+    )
     shown = list(views(message, catalogue))
     for number, view in enumerate(shown):
         if number and not isinstance(view, Note):
@@ -130,6 +135,7 @@ def _print_facts(console: "Console", facts: Facts) -> None:
 
 def _print_listing(console: "Console", listing: Listing, *, titled: bool) -> None:
     from rich import box  # noqa: PLC0415 - see above
+    from rich.measure import Measurement  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
@@ -145,4 +151,11 @@ def _print_listing(console: "Console", listing: Listing, *, titled: bool) -> Non
         table.add_column(name.upper(), justify="right" if numeric else "left", overflow="fold", no_wrap=index == 0)
     for row in listing.rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.print(table)
+    if Measurement.get(console, console.options.update_width(_UNBOUNDED_WIDTH), table).maximum <= console.width:
+        console.print(table)
+        return
+    # Too wide to be read as a table: one thing below the other.
+    for number, row in enumerate(listing.rows):
+        if number:
+            console.print()
+        _print_facts(console, Facts(rows=tuple(pair for pair in zip(listing.columns, row, strict=True) if pair[1])))

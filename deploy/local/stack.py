@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from deploy.local import postgres, readiness, redis
 from deploy.local.errors import StackError
@@ -131,11 +131,11 @@ class Stack:
         self.postgres.remove()
         self.state.remove()
 
-    def describe(self) -> dict[str, object]:
+    def describe(self) -> dict[str, Any]:
         """What a program needs to use this stack, credentials included; only for a stack that has started."""
         data, control = self.programs(DATA), self.programs(CONTROL)
         mocks = [readiness.announced(running) for running in self._of(MOCK)]
-        described: dict[str, object] = {
+        described: dict[str, Any] = {
             "gateway_urls": [plane.url for plane in data],
             "playground_url": f"{data[0].url}/playground" if data[0].has_playground else None,
             "metrics_urls": [plane.metrics_url for plane in (*data, *control)],

@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 
 from controlplane.core import backends
 from controlplane.core.backends import (
+    AddedBackend,
     BackendName,
     BackendsError,
     StaticBackend,
     parse_backends,
     ranks,
+    redacted_line,
     serialize,
     single_backend,
 )
+from controlplane.errors import InvalidRequestError
+from controlplane.rpc.convert import page_of
 from shared.backends import credential_header
-from shared.redaction import Secret
+from shared.redaction import REDACTED, Secret
 
 TOKEN = "s3cr3t-t0ken"
 
@@ -246,3 +250,29 @@ def test_published_priorities_keep_the_order_and_equality_of_the_configured_ones
 def test_a_weight_outside_its_range_is_refused(weight):
     with pytest.raises(ValueError, match="whole number from 1 to 1000"):
         backends.check_weight(weight)
+
+
+def test_the_line_of_all_backends_reads_again_in_routing_order_without_a_token():
+    backends = [
+        StaticBackend(name=BackendName("late"), url="http://l:1", priority=500),
+        StaticBackend(name=BackendName("b"), url="http://b:1", token=Secret("s3cret"), priority=1),
+        AddedBackend(name=BackendName("added"), url="http://c:1", sealed_token="sealed-text", priority=7, weight=3),
+        AddedBackend(name=BackendName("twin"), url="http://d:1", header="X-Key", scheme="", priority=7),
+    ]
+    line = redacted_line(backends)
+    assert line.startswith("OLLAMA_BACKENDS=[")
+    assert line.count(REDACTED) == 2
+    assert "s3cret" not in line
+    assert "sealed-text" not in line
+    read = parse_backends(line.partition("=")[2].replace(REDACTED, "t"))
+    assert [backend.name for backend in read] == ["b", "late", "added", "twin"]
+    assert [backend.priority for backend in read] == [0, 1, 2, 2]
+    assert (read[2].weight, read[3].scheme) == (3, "")
+
+
+@pytest.mark.parametrize("token", ["x", "WyJ4Il0", "WyItMSJd"])
+def test_a_page_of_a_whole_list_needs_the_token_of_the_page_before(token):
+    first, following = page_of([1, 2, 3], 2, "")
+    assert (first, page_of([1, 2, 3], 2, following)) == ([1, 2], ([3], ""))
+    with pytest.raises(InvalidRequestError, match="page_token"):
+        page_of([1], 1, token)
