@@ -253,7 +253,7 @@ def test_a_weight_outside_its_range_is_refused(weight):
 
 
 def test_the_line_of_all_backends_reads_again_in_routing_order_without_a_token():
-    backends = [
+    backends: list[StaticBackend | AddedBackend] = [
         StaticBackend(name=BackendName("late"), url="http://l:1", priority=500),
         StaticBackend(name=BackendName("b"), url="http://b:1", token=Secret("s3cret"), priority=1),
         AddedBackend(name=BackendName("added"), url="http://c:1", sealed_token="sealed-text", priority=7, weight=3),
