@@ -6,6 +6,7 @@ import signal
 import time
 import uuid
 
+import asyncpg
 import grpc
 import pytest
 
@@ -48,5 +49,5 @@ def test_without_postgres_no_request_fails_and_every_row_arrives_exactly_once(fl
 def _is_reachable(gateway) -> bool:
     try:
         return bool(gateway.rows("SELECT 1"))
-    except OSError:
+    except (OSError, asyncpg.CannotConnectNowError):
         return False

@@ -51,6 +51,22 @@ class Admin:
         request = pb.ListBackendsRequest()
         return list((await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=10)).backends)
 
+    async def pages(self, size: int) -> list[list[str]]:
+        """The names of all backends, page by page, from either list."""
+        pages, token = [], ""
+        while True:
+            request = pb.ListBackendsRequest(page_size=size, page_token=token)
+            answer = await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=10)
+            of_models = await self._models.ListModels(
+                model_pb2.ListModelsRequest(page_size=size, page_token=token), metadata=_AUTHORIZATION, timeout=10
+            )
+            pages.append([backend.name for backend in answer.backends])
+            assert [entry.backend for entry in of_models.backends] == pages[-1]
+            assert of_models.next_page_token == answer.next_page_token
+            token = answer.next_page_token
+            if not token:
+                return pages
+
     async def probe(self, name: str = "") -> list[pb.ProbeResult]:
         request = pb.ProbeBackendsRequest(name=name)
         return list((await self._backends.ProbeBackends(request, metadata=_AUTHORIZATION, timeout=10)).results)
@@ -125,6 +141,30 @@ async def test_an_added_backend_is_probed_published_and_polled_at_once(admin, mo
     assert models.cached_until.seconds > 0
     only = await admin.models("added")
     assert (len(only.backends), only.union_count, only.cached_count) == (1, 2, 3)
+
+
+async def test_the_line_for_an_environment_file_is_answered_without_tokens(admin, static):
+    shown, added = [json.dumps({"name": name, "url": static.url, "token": "***"}) for name in ("static", "added")]
+    dry = await admin.add("added", static.url, token=TOKEN, priority=3, validate_only=True)
+    assert dry.environment_line == f"OLLAMA_BACKENDS=[{shown}, {added}]"
+    assert len(await admin.backends()) == 1
+
+    await admin.add("added", static.url, token=TOKEN)
+    again = await admin.add("added", static.url, token=TOKEN, replace=True, weight=2)
+    assert again.environment_line.count('"name": "added"') == 1
+    assert '"weight": 2' in again.environment_line
+    removed = await admin.remove("added")
+    assert removed.environment_line == f"OLLAMA_BACKENDS=[{shown}]"
+    assert TOKEN not in repr([dry, again, removed])
+
+
+async def test_backends_and_their_models_are_listed_page_by_page(admin, static):
+    for name in ("b", "c"):
+        await admin.add(name, static.url, token=TOKEN)
+    assert await admin.pages(2) == [["static", "b"], ["c"]]
+    assert await admin.pages(3) == [["static", "b", "c"]]
+    with pytest.raises(grpc.aio.AioRpcError, match="page_size"):
+        await admin.pages(-1)
 
 
 async def test_no_token_is_shown_or_stored_in_clear(admin, static, client, database_url):

@@ -253,13 +253,13 @@ def test_a_weight_outside_its_range_is_refused(weight):
 
 
 def test_the_line_of_all_backends_reads_again_in_routing_order_without_a_token():
-    backends: list[StaticBackend | AddedBackend] = [
+    known: list[StaticBackend | AddedBackend] = [
         StaticBackend(name=BackendName("late"), url="http://l:1", priority=500),
         StaticBackend(name=BackendName("b"), url="http://b:1", token=Secret("s3cret"), priority=1),
         AddedBackend(name=BackendName("added"), url="http://c:1", sealed_token="sealed-text", priority=7, weight=3),
         AddedBackend(name=BackendName("twin"), url="http://d:1", header="X-Key", scheme="", priority=7),
     ]
-    line = redacted_line(backends)
+    line = redacted_line(known)
     assert line.startswith("OLLAMA_BACKENDS=[")
     assert line.count(REDACTED) == 2
     assert "s3cret" not in line

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import signal
@@ -140,6 +141,15 @@ def test_tables_and_errors_have_colours_on_a_terminal_only_and_only_if_they_are_
     assert ("\x1b[32m" in table) == coloured  # active is green
     assert ("\x1b[31m" in error) == coloured
     assert b"\x1b" not in piped.stdout
+
+
+def test_what_is_too_wide_for_a_terminal_is_shown_one_below_the_other(environ):
+    narrow, wide = {"COLUMNS": "40", "NO_COLOR": "1"}, {"COLUMNS": "200", "NO_COLOR": "1"}
+    _, below = on_terminal(environ | narrow, "list-models", answer=b"")
+    _, table = on_terminal(environ | wide, "list-models", answer=b"")
+
+    assert re.search(r"\r\nname +llama3.2:latest\r\nsize_bytes +4000000000\r\n", below)
+    assert "llama3.2:latest   4000000000   completion, tools" in table
 
 
 def test_closed_pipe_ends_quietly(server, environ):
