@@ -158,3 +158,18 @@ def test_the_demo_differs_from_production_in_the_mock_and_the_playground_alone(r
     assert demo["ollama"]["networks"] == production["services"]["ollama"]["networks"]
     assert demo["dataplane"]["environment"]["PLAYGROUND_ENABLED"] == "true"
     assert production["services"]["dataplane"]["environment"]["PLAYGROUND_ENABLED"] == "false"
+
+
+def test_no_two_services_build_one_image(stack):
+    built = [service["image"] for service in stack["services"].values() if "build" in service]
+    assert len(built) == len(set(built))
+    assert all(service.get("image") for service in stack["services"].values())
+
+
+def test_the_files_that_are_mounted_and_built_from_exist(root, stack):
+    for service in stack["services"].values():
+        if "build" in service:
+            assert Path(service["build"]["context"]) == root
+            assert (root / service["build"]["dockerfile"]).is_file()
+        for volume in service.get("volumes", ()):
+            assert volume["type"] == "volume" or (Path(volume["source"]).is_file() and volume["read_only"])
