@@ -228,7 +228,7 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     otlp_endpoint: settings.OTLPEndpoint = None
     otlp_headers: settings.OTLPHeaders = None
     otlp_service: settings.OTLPService = None
-    traced_share: settings.TracedShare = 0.1
+    traced_share: settings.TracedShare = 0.01
     metrics_interval_ms: settings.MetricsInterval = 60_000
     backlog_max_bytes: Annotated[
         int,
@@ -243,11 +243,18 @@ class Settings(DatabaseSettings, frozen=True, kw_only=True):
     @property
     def static_backends(self) -> tuple[StaticBackend, ...]:
         """Backends of the environment in routing order; ``load`` has checked that they can be made."""
-        if self.ollama_backends:
-            return self.ollama_backends
-        if self.ollama_backends is not None and self.ollama_base_url is None:
-            return ()
-        return (single_backend(self.ollama_base_url or DEFAULT_BASE_URL, self.ollama_auth_token),)
+        return static_backends(self.ollama_backends, self.ollama_base_url, self.ollama_auth_token)
+
+
+def static_backends(
+    listed: tuple[StaticBackend, ...] | None, base_url: str | None, token: Secret | None
+) -> tuple[StaticBackend, ...]:
+    """The backends of a list or, without one, the only one. Raises ``BackendsError`` when that cannot be made."""
+    if listed:
+        return listed
+    if listed is not None and base_url is None:
+        return ()
+    return (single_backend(base_url or DEFAULT_BASE_URL, token),)
 
 
 def load_database(environ: Mapping[str, str]) -> DatabaseSettings:
@@ -258,6 +265,21 @@ def load_database(environ: Mapping[str, str]) -> DatabaseSettings:
 def load(environ: Mapping[str, str]) -> Settings:
     """The settings; raises ``shared.config.ConfigurationError`` with every fault at once."""
     return config.load(Settings, environ, _faults_between)
+
+
+def partial(environ: Mapping[str, str]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """What of the settings can be read, by field and with defaults, and every fault: for a look at a deployment."""
+    read: dict[str, Any] = {}
+
+    def rules(known: Mapping[str, Any]) -> Iterator[str]:
+        read.update(known)
+        yield from _faults_between(known)
+
+    try:
+        config.load(Settings, environ, rules)
+    except config.ConfigurationError as error:
+        return read, error.faults
+    return read, ()
 
 
 def _faults_between(known: Mapping[str, Any]) -> Iterator[str]:

@@ -199,7 +199,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     otlp_endpoint: settings.OTLPEndpoint = None
     otlp_headers: settings.OTLPHeaders = None
     otlp_service: settings.OTLPService = None
-    traced_share: settings.TracedShare = 0.1
+    traced_share: settings.TracedShare = 0.01
     metrics_interval_ms: settings.MetricsInterval = 60_000
 
 

@@ -61,10 +61,16 @@ async def answering(folder: str | None, figures: Callable[[], list[Figure]]) -> 
 
 
 class Workers:
-    """The workers of this process, seen from their supervisor; any thread may ask."""
+    """The workers of this process, seen from their supervisor; any thread may ask.
+
+    Make it before they start: the folder is made, and what an earlier process with the same id left there is removed.
+    """
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left_over in self._sockets():
+            left_over.unlink()
         self._turn = threading.Lock()
         self._last: dict[Path, list[Figure]] = {}
 
@@ -76,7 +82,7 @@ class Workers:
     def _figures(self) -> list[Figure]:
         # One that does not answer now counts with what it has counted before, without its gauges: a counter that fell
         # and rose again would look like a burst of requests.
-        asked = {path: _asked(path) for path in self._folder.glob(f"{os.getpid()}-*.sock")}
+        asked = {path: _asked(path) for path in self._sockets()}
         answered = {path: figures for path, figures in asked.items() if figures is not None}
         silent = [
             [figure for figure in figures if figure.kind != "gauge"]
@@ -86,6 +92,9 @@ class Workers:
         self._last |= answered
         known = Figure(name=WORKERS, help="Workers that answer", kind="gauge", series=[((), [float(len(answered))])])
         return [known, *merged([*answered.values(), *silent])]
+
+    def _sockets(self) -> list[Path]:
+        return [*self._folder.glob(f"{os.getpid()}-*.sock")]
 
     def registry(self) -> CollectorRegistry:
         """What a scrape shows."""

@@ -24,7 +24,7 @@ keep() {
 
 for name in key_pepper admin_token dataplane_token postgres_password \
     postgres_control_password postgres_operator_password postgres_console_password \
-    redis_dataplane_password redis_controlplane_password redis_operator_password; do
+    redis_dataplane_password redis_controlplane_password redis_operator_password grafana_password; do
     head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \n' | keep "$name"
 done
 head -c 32 /dev/urandom | base64 | keep sealing_key

@@ -23,6 +23,8 @@ class Exit(IntEnum):
     CONFLICT = 4
     DENIED = 5
     UNAVAILABLE = 6
+    WARNED = 7
+    UNSOUND = 8
     CONFIGURATION = EXIT_CONFIGURATION
     INTERRUPTED = 130
 
@@ -35,6 +37,8 @@ MEANINGS = {
     Exit.CONFLICT: "ALREADY_EXISTS or FAILED_PRECONDITION",
     Exit.DENIED: "UNAUTHENTICATED or PERMISSION_DENIED",
     Exit.UNAVAILABLE: "UNAVAILABLE or DEADLINE_EXCEEDED: try again",
+    Exit.WARNED: "doctor found something that will not do for long",
+    Exit.UNSOUND: "doctor found something that does not work or is not safe",
     Exit.CONFIGURATION: "a setting is missing or wrong; nothing was sent",
     Exit.INTERRUPTED: "interrupted from the keyboard",
 }

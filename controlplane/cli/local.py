@@ -17,6 +17,7 @@ import click
 
 from controlplane.cli import settings
 from controlplane.cli.descriptors import first_sentence
+from controlplane.cli.doctor import doctor
 from controlplane.cli.errors import CLIError, UnreadyError, UnusableCommandError
 from controlplane.cli.rpccommand import Session, common_flags
 
@@ -60,7 +61,7 @@ def completion(ctx: click.Context, shell: str) -> None:
     click.echo(found(root.command, {}, program, variable).source())
 
 
-_OWN: Mapping[str, click.Command] = {"migrate": migrate, "completion": completion}
+_OWN: Mapping[str, click.Command] = {"migrate": migrate, "doctor": doctor, "completion": completion}
 
 
 class InstalledCommands:

@@ -22,10 +22,10 @@ _UNBOUNDED_WIDTH = 10_000
 
 # States as people see them at a glance; words that no answer uses cost nothing.
 _STYLES = {
-    **dict.fromkeys(("active", "applied", "completed", "yes", "OK"), "green"),
-    **dict.fromkeys(("suspended", "pending", "client-closed", "cut", "started"), "yellow"),
-    **dict.fromkeys(("revoked", "crashed", "refused", "upstream-failed", "INTERNAL", "UNAVAILABLE"), "red"),
-    **dict.fromkeys(("expired", "no"), "dim"),
+    **dict.fromkeys(("active", "applied", "completed", "yes", "OK", "ok"), "green"),
+    **dict.fromkeys(("suspended", "pending", "client-closed", "cut", "started", "warning"), "yellow"),
+    **dict.fromkeys(("revoked", "crashed", "refused", "upstream-failed", "INTERNAL", "UNAVAILABLE", "failed"), "red"),
+    **dict.fromkeys(("expired", "no", "skipped"), "dim"),
 }
 
 
@@ -52,6 +52,11 @@ def show_document(data: dict[str, Any], output: Output) -> None:
         click.echo(_yaml(data), nl=False)
     else:
         click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def show_listing(listing: Listing) -> None:
+    """A table that is no answer of a server, as those are shown to people."""
+    _print_listing(_console(), listing, titled=False)
 
 
 def show_again(message: Message, output: Output, catalogue: Catalogue) -> None:
@@ -99,15 +104,19 @@ def _yaml(data: dict[str, Any]) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=_UNBOUNDED_WIDTH)
 
 
-def _show_table(message: Message, catalogue: Catalogue) -> None:
+def _console() -> "Console":
     from rich.console import Console  # noqa: PLC0415 - programs do not wait for it
 
-    console = Console(
+    return Console(
         highlight=False,
         width=None if sys.stdout.isatty() else _UNBOUNDED_WIDTH,
         # Neither colours nor bold: https://no-color.org
         color_system=None if os.environ.get("NO_COLOR") else "auto",
     )
+
+
+def _show_table(message: Message, catalogue: Catalogue) -> None:
+    console = _console()
     shown = list(views(message, catalogue))
     for number, view in enumerate(shown):
         if number and not isinstance(view, Note):

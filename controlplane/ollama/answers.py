@@ -86,6 +86,18 @@ def details(raw: bytes) -> Details:
     )
 
 
+def is_cloud_disabled(raw: bytes) -> bool:
+    """Whether an answer to ``/api/status`` says so; raises ``AnswerError`` when it says neither.
+
+    Source: ollama ``api/types.go`` ``StatusResponse``, August 2026.
+    """
+    cloud = _object(raw).get("cloud")
+    disabled = cloud.get("disabled") if isinstance(cloud, dict) else None
+    if not isinstance(disabled, bool):
+        raise AnswerError("no word about the cloud")
+    return disabled
+
+
 _MISSING = object()
 
 

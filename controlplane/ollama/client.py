@@ -1,4 +1,4 @@
-"""Asking a backend for ``/api/tags`` and ``/api/show``, with the headers that requests carry.
+"""Asking a backend for ``/api/tags``, ``/api/show`` and ``/api/status``, with the headers that requests carry.
 
 A backend is not trusted: every answer has a deadline and a cap, is read as it comes, must not be encoded or redirect,
 and is judged by ``controlplane.ollama.answers``. The environment's proxies and credentials are ignored.
@@ -23,6 +23,8 @@ from shared.sealing import Sealer
 
 TAGS_TIMEOUT_S = 2.0
 SHOW_TIMEOUT_S = 2.0
+STATUS_TIMEOUT_S = 2.0
+MAX_STATUS_BYTES = 64 * 1024
 MAX_TAGS_BYTES = 1024 * 1024
 MAX_SHOW_BYTES = 4 * 1024 * 1024
 
@@ -71,6 +73,14 @@ class OllamaClient:
         raw = await self._ask(target, "POST", "/api/show", body, timeout_s=timeout_s, max_bytes=MAX_SHOW_BYTES)
         try:
             return answers.details(raw)
+        except AnswerError as fault:
+            raise UpstreamProbeError(str(fault)) from fault
+
+    async def is_cloud_disabled(self, target: Target, *, timeout_s: float = STATUS_TIMEOUT_S) -> bool:
+        """Whether a backend says that it sends nothing to Ollama's cloud; raises ``UpstreamProbeError``."""
+        raw = await self._ask(target, "GET", "/api/status", None, timeout_s=timeout_s, max_bytes=MAX_STATUS_BYTES)
+        try:
+            return answers.is_cloud_disabled(raw)
         except AnswerError as fault:
             raise UpstreamProbeError(str(fault)) from fault
 

@@ -12,6 +12,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from controlplane.errors import RedisUnavailableError
+from shared.redisconnection import RedisConnection
 
 MAX_CONNECTIONS = 32
 
@@ -22,6 +23,7 @@ def connect(url: str, *, connect_timeout_s: float) -> Redis:
     make = cast("Any", Redis.from_url)
     client: Redis = make(
         url,
+        connection_class=RedisConnection,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=None,
         socket_connect_timeout=connect_timeout_s,

@@ -42,9 +42,18 @@ class _Migrations(ForwardsMigrationManager):
         return APP_CONFIG
 
     def get_migration_modules(self, folder_path: str) -> dict[str, MigrationModule]:
-        names = sorted(path.stem for path in Path(folder_path).glob("gateway_*.py"))
-        found = [cast("MigrationModule", import_module(f"{migrations.__name__}.{name}")) for name in names]
-        return {module.ID: module for module in found}
+        return _modules(folder_path)
+
+
+def expected() -> list[str]:
+    """The migrations of this release as the bookkeeping table names them, oldest first."""
+    return list(_modules(APP_CONFIG.resolved_migrations_folder_path))
+
+
+def _modules(folder: str) -> dict[str, MigrationModule]:
+    names = sorted(path.stem for path in Path(folder).glob("gateway_*.py"))
+    found = [cast("MigrationModule", import_module(f"{migrations.__name__}.{name}")) for name in names]
+    return {module.ID: module for module in found}
 
 
 async def migrate(settings: DatabaseSettings) -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Never
 
-from redis.asyncio.connection import AbstractConnection, Connection, parse_url
+from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, RedisError, ResponseError
@@ -37,6 +37,7 @@ from shared.backoff import Backoff
 from shared.keyspace import Shard
 from shared.lifecycle import Readiness
 from shared.redaction import Secret
+from shared.redisconnection import RedisConnection
 
 READINESS_CHECK = "redis"
 CONNECT_TIMEOUT_S = 1.0
@@ -93,7 +94,7 @@ class Link:
 
     def __init__(self, *, url: Secret, timeout_s: float, readiness: Readiness | None = None) -> None:
         options: dict[str, Any] = dict(parse_url(url.reveal()))
-        self._connection_class: type[AbstractConnection] = options.pop("connection_class", Connection)
+        self._connection_class: type[AbstractConnection] = options.pop("connection_class", RedisConnection)
         self._options = options | {
             "protocol": 2,
             "retry": Retry(NoBackoff(), 0),

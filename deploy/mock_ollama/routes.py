@@ -35,10 +35,13 @@ _METHODS: Final = {
     "/api/experimental/model-recommendations": ("GET",),
 }
 _PREFIXES: Final = {"/api/blobs/": ("POST", "HEAD"), "/api/user/keys/": ("DELETE",)}
+_STATUS: Final = {
+    True: whole(b'{"cloud":{"disabled":true,"source":"env"}}'),
+    False: whole(b'{"cloud":{"disabled":false,"source":"none"}}'),
+}
 _FIXED: Final = {
     "/": whole(b"Ollama is running", content_type="text/plain; charset=utf-8"),
     "/api/version": whole(b'{"version":"%b"}' % VERSION.encode()),
-    "/api/status": whole(b'{"cloud":{"disabled":false,"source":"none"}}'),
     "/api/pull": stream(_SUCCESS),
     "/api/push": stream(_SUCCESS),
     "/api/create": stream(_SUCCESS),
@@ -62,6 +65,8 @@ def answer(engine: Engine, request: RawRequest) -> Performance:
         return wrong.with_header("Allow", ", ".join(methods))
     if request.path in _FIXED:
         return _FIXED[request.path]
+    if request.path == "/api/status":
+        return _STATUS[engine.settings.cloud_disabled]
     if request.path.startswith("/api/blobs/"):
         return Performance(status=201 if request.method == "POST" else 200)
     if request.path.startswith("/api/user/keys/"):

@@ -19,6 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     token: str = ""
     checks_origin: bool = True
     echoes: bool = False
+    cloud_disabled: bool = True
 
     def changed(self, **values: object) -> "Settings":
         """A copy with some values replaced; raises msgspec.ValidationError."""

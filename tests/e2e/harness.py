@@ -50,6 +50,7 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            self._process.stdout.close()
             raise RuntimeError(f"{command[:4]} ended with {self._process.wait()} before it was ready")
         self.started_in_s = time.monotonic() - timer
         self.description: dict[str, Any] = json.loads(line)

@@ -100,7 +100,7 @@ def proxy(stack, tmp_path_factory) -> Iterator[Proxy]:
         authority = folder / "caddy" / "pki" / "authorities" / "local" / "root.crt"
         eventually(lambda: authority.exists() and connects(port) and connects(health), what="Caddy")
 
-        assert httpx.get(f"http://127.0.0.1:{health}/", trust_env=False).status_code == 204
+        assert httpx.get(f"http://127.0.0.1:{health}/", trust_env=False).status_code == 200
         yield Proxy(netloc=f"localhost:{port}", authority=authority)
     finally:
         ended(process)

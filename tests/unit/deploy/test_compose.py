@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.unit.deploy.tools import READ_BY, SECRETS, run
 
-OVERLAYS = ("dev", "demo", "gpu")
+OVERLAYS = ("dev", "demo", "gpu", "observability")
 PLANES = ("dataplane", "controlplane")
 ONE_OFF = {"migrate"}
 ANSWERS = {"GATEWAY_DOMAIN": "gateway.example", "ACME_EMAIL": "operator@gateway.example"}
@@ -80,6 +81,19 @@ def test_the_development_stack_publishes_on_loopback_alone(root):
     ports = [port for name, one in services.items() if name != "caddy" for port in one.get("ports", ())]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
     assert {port["target"] for port in ports} == {8080, 9090}
+
+
+def test_the_dashboard_is_published_on_loopback_and_metrics_nowhere(root):
+    stack = composed(root, "observability")
+    services = stack["services"]
+    published = {name: one["ports"] for name, one in services.items() if "ports" in one and name != "caddy"}
+    assert published.keys() == {"grafana"}
+    assert {port["host_ip"] for port in published["grafana"]} == {"127.0.0.1"}
+    assert on_networks_of(stack, "prometheus") == {*PLANES, "grafana"}
+    jobs = yaml.safe_load((root / "deploy" / "observability" / "prometheus.yml").read_text())["scrape_configs"]
+    scraped = {job["dns_sd_configs"][0]["names"][0]: job["dns_sd_configs"][0]["port"] for job in jobs}
+    bound = {plane: int(services[plane]["environment"]["GATEWAY_METRICS_BIND"].rpartition(":")[2]) for plane in PLANES}
+    assert scraped == bound
 
 
 def test_nothing_but_the_planes_can_reach_ollama(production):
@@ -158,3 +172,18 @@ def test_the_demo_differs_from_production_in_the_mock_and_the_playground_alone(r
     assert demo["ollama"]["networks"] == production["services"]["ollama"]["networks"]
     assert demo["dataplane"]["environment"]["PLAYGROUND_ENABLED"] == "true"
     assert production["services"]["dataplane"]["environment"]["PLAYGROUND_ENABLED"] == "false"
+
+
+def test_no_two_services_build_one_image(stack):
+    built = [service["image"] for service in stack["services"].values() if "build" in service]
+    assert len(built) == len(set(built))
+    assert all(service.get("image") for service in stack["services"].values())
+
+
+def test_the_files_that_are_mounted_and_built_from_exist(root, stack):
+    for service in stack["services"].values():
+        if "build" in service:
+            assert Path(service["build"]["context"]) == root
+            assert (root / service["build"]["dockerfile"]).is_file()
+        for volume in service.get("volumes", ()):
+            assert volume["type"] == "volume" or (Path(volume["source"]).is_file() and volume["read_only"])

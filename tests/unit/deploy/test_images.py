@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.config import EXIT_CONFIGURATION
 from tests.unit.deploy.tools import run
 
 IMAGES = ("dataplane", "controlplane", "mock_ollama")
@@ -26,6 +28,8 @@ OTHER_PLANE = {
     "controlplane": ("dataplane", "deploy", "litestar", "granian", "uvloop"),
     "mock_ollama": ("controlplane", "dataplane", "neuronetz", "asyncpg", "argon2"),
 }
+# A plane that was told nothing refuses to start; the mock was asked for its help.
+EXPECTED = {"dataplane": EXIT_CONFIGURATION, "controlplane": EXIT_CONFIGURATION, "mock_ollama": 0}
 MODULES = {"dataplane": "dataplane.app", "controlplane": "controlplane.app", "mock_ollama": "deploy.mock_ollama.mock"}
 
 
@@ -105,6 +109,17 @@ def test_an_image_holds_its_own_plane_and_nothing_else(root, image, tmp_path):
     present = subprocess.run([*python, look, *OTHER_PLANE[image]], capture_output=True, text=True, check=True, cwd="/")
     assert present.stdout.split() == []
     subprocess.run([*python, f"import {MODULES[image]}"], check=True, cwd="/", timeout=60)
+    entrypoint = json.loads(" ".join(stages(root, image)[1][-1][1:]))
+    assert status(environment, *entrypoint, *(["--help"] if image == "mock_ollama" else [])) == EXPECTED[image]
+    if image == "controlplane":
+        assert status(environment, "neuronetz-gateway", "--help") == 0
+        assert status(environment, "neuronetz-gateway", "migrate") == EXIT_CONFIGURATION
+
+
+def status(environment: Path, program: str, *arguments: str) -> int:
+    """The exit status of a program of an image that was told nothing."""
+    command = [str(environment / "bin" / program), *arguments]
+    return subprocess.run(command, env={}, cwd="/", capture_output=True, timeout=60, check=False).returncode
 
 
 def copy(root: Path, source: Path, names: list[str], target: str) -> None:

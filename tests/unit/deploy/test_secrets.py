@@ -25,7 +25,7 @@ NAMES = {
     "key_pepper", "sealing_key", "admin_token", "dataplane_token", "postgres_password", "postgres_control_password",
     "postgres_operator_password", "postgres_console_password", "redis_dataplane_password",
     "redis_controlplane_password", "redis_operator_password", "owner_database_url", "database_url",
-    "redis_url_dataplane", "redis_url_controlplane", "redis_users",
+    "redis_url_dataplane", "redis_url_controlplane", "redis_users", "grafana_password",
 }  # fmt: skip
 
 

@@ -190,10 +190,15 @@ async def test_a_worker_without_a_folder_answers_nobody(tmp_path):
         assert [*tmp_path.iterdir()] == []
 
 
-async def test_a_stranger_in_the_folder_is_not_added(tmp_path):
-    (tmp_path / f"{os.getpid()}-1.sock").write_text("not a socket")
-    (tmp_path / "1-1.sock").write_text("of another supervisor")
-    assert values_of(Workers(str(tmp_path))) == {"gateway_workers": 0}
+def test_what_is_no_worker_is_not_added(tmp_path):
+    folder = tmp_path / "made" / "for it"
+    workers = Workers(str(folder))
+    (folder / f"{os.getpid()}-1.sock").write_text("not a socket")
+    (folder / "1-1.sock").write_text("of another supervisor")
+    assert values_of(workers) == {"gateway_workers": 0}
+    again = Workers(str(folder))
+    assert [path.name for path in folder.iterdir()] == ["1-1.sock"]
+    assert values_of(again) == {"gateway_workers": 0}
 
 
 def scraped(port: int) -> Samples:
