@@ -75,6 +75,7 @@ READINESS_CHECKS = ("redis", "fence", "models")
 PLANE = "dataplane"
 RESOLVE_PERIOD_S = 30.0
 CUT_TIMEOUT_S = 2.0
+EXIT_SOFTWARE = 70  # EX_SOFTWARE
 SETTLE_TIMEOUT_S = 10.0
 _PR_SET_PDEATHSIG = 1
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
@@ -231,8 +232,14 @@ class Worker:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """The worker's life: its tasks run inside; leaving drains."""
-        async with gathering.answering(self.settings.runtime_dir, self.metrics.figures), self._tasks():
-            yield
+        try:
+            async with gathering.answering(self.settings.runtime_dir, self.metrics.figures), self._tasks():
+                yield
+        except ExceptionGroup:
+            # The server would go on with a worker that can decide nothing any more, and refuse everything for good.
+            _log.exception("worker_failed")
+            sys.stdout.flush()
+            os._exit(EXIT_SOFTWARE)
         await self.transport.aclose()
         await self.verifier.close()
         if self.tracing is not None:

@@ -48,14 +48,14 @@ def _skewed(gateway: Gateway, folder: Path, offset_s: int) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: _is_ready(url), timeout_s=30, what=f"a data plane {offset_s} s off")
+        eventually(lambda: is_ready(url), timeout_s=30, what=f"a data plane {offset_s} s off")
         yield url
     finally:
         process.terminate()
         process.wait(timeout=60)
 
 
-def _is_ready(url: str) -> bool:
+def is_ready(url: str) -> bool:
     try:
         return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
     except httpx.TransportError:

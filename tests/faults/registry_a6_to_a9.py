@@ -135,6 +135,7 @@ PROOFS = (
     proof(
         "A8.1", "a worker is killed with streams open",
         "e2e/test_crash.py::a_killed_workers_streams_are_charged_as_crashed_and_their_slots_free_within_35_seconds",
+        "e2e/test_failed_worker.py::a_worker_with_a_failed_task_ends_instead_of_refusing_everything_for_good",
     ),
     proof(
         "A8.2", "SIGTERM", "e2e/test_life.py::a_stream_in_flight_survives_a_graceful_stop_of_its_replica",

@@ -28,6 +28,11 @@ SERVES_AGAIN_WITHIN_S = 60.0
 # Leases of killed workers live for half a minute, and what they held is charged after that.
 AGREES_WITHIN_S = 120.0
 _RECORD_DELAY_MS = 15
+# Leases that have ended count no more, also before anybody has taken them out.
+_HELD = """
+local now = redis.call('TIME')
+return redis.call('ZCOUNT', KEYS[1], '(' .. (now[1] * 1000 + math.floor(now[2] / 1000)), '+inf')
+"""
 
 
 def schedule(fleet: Fleet, seed: int, duration_s: float) -> list[Fault]:
@@ -103,7 +108,7 @@ def _sampled(fleet: Fleet, crowd: Sequence[Tenant], history: History) -> Iterato
             for name, tenant_id in scopes.items():
                 with contextlib.suppress(redis_client.RedisError):
                     key = keyspace.leases(keyspace.shard_of(tenant_id), keyspace.tenant_scope(tenant_id))
-                    history.add("slots", tenant=name, held=direct.zcard(key))
+                    history.add("slots", tenant=name, held=direct.eval(_HELD, 1, key))
 
     thread = threading.Thread(target=sample)
     thread.start()
