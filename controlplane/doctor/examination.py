@@ -17,10 +17,8 @@ from controlplane.publish.replicas import Replicas
 from controlplane.store import engine, inspection
 from shared.clock import Clock
 
-DEFAULT_TIMEOUT_S = 5.0
 
-
-async def examine(deployment: Deployment, *, clock: Clock, timeout_s: float = DEFAULT_TIMEOUT_S) -> Report:
+async def examine(deployment: Deployment, *, clock: Clock, timeout_s: float) -> Report:
     """Everything that can be seen of a deployment; each check has ``timeout_s``. Raises nothing."""
     redis = _client(deployment, timeout_s)
     try:

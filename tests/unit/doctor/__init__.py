@@ -1,0 +1,1 @@
+"""The doctor's judgement: what each thing that is seen means."""
