@@ -23,7 +23,7 @@ _COLUMNS = ("status", "check", "seen", "what to do")
         settings.common_options()[0],
         click.Option(
             ["env_file", "--env-file"],
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            type=click.Path(dir_okay=False, path_type=Path),
             help="File of NAME=value lines with settings that the environment does not have.",
         ),
         click.Option(
@@ -71,6 +71,8 @@ def _completed(environ: Mapping[str, str], path: Path) -> dict[str, str]:
     from controlplane.config import Settings  # noqa: PLC0415 - see above
     from shared.config import declared  # noqa: PLC0415
 
+    if not path.is_file():
+        raise click.UsageError(f"--env-file: there is no file {path}")
     completed = dict(environ)
     try:
         text = envfile.read(path)

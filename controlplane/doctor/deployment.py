@@ -47,6 +47,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         """Address of Redis with its credential."""
         return self.known.get("redis_url")
 
+    def with_fault(self, fault: str) -> Deployment:
+        """The same with one more fault of the settings."""
+        return msgspec.structs.replace(self, faults=(*self.faults, fault))
+
     @property
     def database_url(self) -> Secret | None:
         """Address of Postgres with its credential."""

@@ -20,7 +20,11 @@ from shared.clock import Clock
 
 async def examine(deployment: Deployment, *, clock: Clock, timeout_s: float) -> Report:
     """Everything that can be seen of a deployment; each check has ``timeout_s``. Raises nothing."""
-    redis = _client(deployment, timeout_s)
+    try:
+        redis = _client(deployment, timeout_s)
+    except ValueError:
+        # Without the library's text: it may quote the address.
+        redis, deployment = None, deployment.with_fault("REDIS_URL: is no address of a Redis server")
     try:
         first = await run(_first(deployment, redis, clock), timeout_s=timeout_s)
         answering = {finding.name for finding in first if finding.status is Status.OK}

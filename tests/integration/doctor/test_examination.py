@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -52,6 +53,30 @@ async def test_backends_that_requests_go_to_are_asked_and_not_those_of_this_envi
     assert found["backends.sealed.models"] is Status.FAILED
     assert "backends.default.models" not in found
     assert (found["postgres"], found["clocks.postgres"]) == (Status.SKIPPED, Status.SKIPPED)
+
+
+async def test_servers_that_never_answer_are_given_up_at_the_deadline_all_at_once(strong):
+    async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(keep_silent, "127.0.0.1", 0) as server:
+        place = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        environ = environment(f"postgres://u:word@{place}/x", f"redis://u:word@{place}/0", **strong)
+        deployment = Deployment.read(environ | {"OLLAMA_BASE_URL": f"http://{place}"})
+        async with asyncio.timeout(10):
+            report = await examine(deployment, clock=SystemClock(), timeout_s=0.5)
+
+    failed = {finding.name for finding in report.findings if finding.status is Status.FAILED}
+    assert failed == {"redis.reachable", "postgres.reachable", "backends.default.models", "backends.default.cloud"}
+
+
+async def test_an_address_that_is_none_is_a_finding_without_its_text(strong):
+    report = await examined({"REDIS_URL": "redis://:pass-word@host:port/0", "OLLAMA_BACKENDS": "[]", **strong})
+
+    assert status_of(report)["settings"] is Status.SKIPPED
+    assert any("REDIS_URL" in finding.seen for finding in report.findings if finding.status is Status.FAILED)
+    assert "pass-word" not in repr(report)
 
 
 async def test_when_nothing_answers_each_thing_is_said_once_and_no_secret(strong):

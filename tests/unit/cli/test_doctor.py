@@ -66,6 +66,10 @@ def test_a_file_that_is_no_environment_file_is_refused_without_its_contents(offl
     assert "never closed" not in done.err
 
 
+def test_a_file_that_is_not_there_is_wrong_usage(offline, file):
+    assert offline("doctor", "--env-file", f"{file}.old").exit == 2
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_that_may_not_be_read_is_refused(offline, file):
     file.chmod(0)
