@@ -4,8 +4,8 @@ Adding an RPC adds its command; nothing here knows one of them by name, except `
 edit an environment file instead. Order of reading: `entry` (the process: exit codes and error lines), `commands` (the
 group and its commands), `options` and `values` (request fields as options), `settings` and `configfile` (where the
 server is), `call` (the call itself), `plain`, `views` and `render` (answers as documents and tables), `descriptors`
-(messages, comments and annotations), `local` and `doctor` (commands that call no server), `backendfile` and `envfile`
-(environment files), `errors`.
+(messages, comments and annotations), `local`, `doctor` and `adminapi` (commands that are no RPC), `backendfile` and
+`envfile` (environment files), `errors`.
 
 May import `shared`, `click`, `rich`, `grpc`, `google.protobuf` and the package data of `neuronetz`;
 `controlplane.config`, `errors` and `store` only inside the command that migrates, `controlplane.doctor` only inside

@@ -56,14 +56,16 @@ def doctor(ctx: click.Context, /, *, env_file: Path | None, timeout_s: float, **
 
 async def _examined(environ: Mapping[str, str], env_file: Path | None, timeout_s: float) -> "Report":
     # Only this command needs the stores, and a client's machine may not have them.
+    from controlplane.cli import adminapi  # noqa: PLC0415
     from controlplane.doctor import Deployment, examine  # noqa: PLC0415
     from shared import logs  # noqa: PLC0415
     from shared.clock import SystemClock  # noqa: PLC0415
 
     logs.configure(level="error", style="console")
     completed = environ if env_file is None else _completed(environ, env_file)
-    deployment = Deployment.read(completed, env_file=env_file)
-    return await examine(deployment, clock=SystemClock(), timeout_s=timeout_s)
+    further = adminapi.checks(completed, timeout_s=timeout_s)
+    deployment = Deployment.read(completed, env_file=env_file, is_known=bool(further))
+    return await examine(deployment, clock=SystemClock(), timeout_s=timeout_s, further=further)
 
 
 def _completed(environ: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -76,7 +78,7 @@ def _completed(environ: Mapping[str, str], path: Path) -> dict[str, str]:
     completed = dict(environ)
     try:
         text = envfile.read(path)
-        for item in declared(Settings):
+        for item in (*declared(Settings), *declared(settings.Settings)):
             variants = (item.setting.name, f"{item.setting.name}_FILE")
             if not any(environ.get(name) for name in variants):
                 found = {name: value for name in variants if (value := envfile.value_of(text, name)) is not None}

@@ -7,8 +7,9 @@ May import ``controlplane.config``, ``errors``, ``core``, ``ollama``, ``publish`
 ``rpc``, ``tasks``, ``watch`` or the command line.
 """
 
+from controlplane.doctor.checks import Check
 from controlplane.doctor.deployment import Deployment
 from controlplane.doctor.examination import examine
 from controlplane.doctor.findings import Finding, Report, Status
 
-__all__ = ["Deployment", "Finding", "Report", "Status", "examine"]
+__all__ = ["Check", "Deployment", "Finding", "Report", "Status", "examine"]

@@ -32,13 +32,14 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     env_file: Path | None = None
 
     @classmethod
-    def read(cls, environ: Mapping[str, str], *, env_file: Path | None = None) -> Self:
+    def read(cls, environ: Mapping[str, str], *, env_file: Path | None = None, is_known: bool = False) -> Self:
         """The deployment that an environment describes.
 
-        Raises ``ConfigurationError`` when it names neither Redis nor Postgres: then it describes none.
+        Raises ``ConfigurationError`` when it names neither Redis nor Postgres, unless the deployment ``is_known`` by
+        something else: then it describes none.
         """
         known, faults = config.partial(environ)
-        if not faults or known.get("redis_url") or known.get("database_url"):
+        if is_known or not faults or known.get("redis_url") or known.get("database_url"):
             return cls(environ=environ, known=known, faults=faults, env_file=env_file)
         raise ConfigurationError([fault for fault in faults if fault.startswith(("REDIS_URL", "DATABASE_URL"))])
 
@@ -64,8 +65,10 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def static_backends(self) -> tuple[StaticBackend, ...]:
-        """Backends of the environment; none when they cannot be read."""
+        """Backends of the environment; none when they cannot be read, the default one only for a control plane."""
         known = self.known
+        if self.database_url is None and not known.get("ollama_backends") and not known.get("ollama_base_url"):
+            return ()
         if "ollama_backends" not in known or "ollama_base_url" not in known:
             return ()
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from redis.asyncio import Redis
@@ -18,15 +19,18 @@ from controlplane.store import engine, inspection
 from shared.clock import Clock
 
 
-async def examine(deployment: Deployment, *, clock: Clock, timeout_s: float) -> Report:
-    """Everything that can be seen of a deployment; each check has ``timeout_s``. Raises nothing."""
+async def examine(deployment: Deployment, *, clock: Clock, timeout_s: float, further: Sequence[Check] = ()) -> Report:
+    """Everything that can be seen of a deployment; each check has ``timeout_s``. Raises nothing.
+
+    ``further`` are checks of things that only the caller can reach.
+    """
     try:
         redis = _client(deployment, timeout_s)
     except ValueError:
         # Without the library's text: it may quote the address.
         redis, deployment = None, deployment.with_fault("REDIS_URL: is no address of a Redis server")
     try:
-        first = await run(_first(deployment, redis, clock), timeout_s=timeout_s)
+        first = await run([*_first(deployment, redis, clock), *further], timeout_s=timeout_s)
         answering = {finding.name for finding in first if finding.status is Status.OK}
         redis_answers = redis if "redis.reachable" in answering else None
         has_postgres = "postgres.reachable" in answering

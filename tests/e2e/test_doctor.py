@@ -86,6 +86,19 @@ def test_what_does_not_answer_is_found_and_the_rest_is_looked_at_all_the_same(ga
     assert (found["postgres.reachable"], found["postgres"], found["state.fences"]) == ("failed", "skipped", "ok")
 
 
+def test_an_operator_elsewhere_sees_what_the_admin_api_says(gateway, shared_key, environ, tmp_path):
+    known = {"PATH": environ["PATH"], "GATEWAY_ADMIN_ADDRESS": gateway.description["admin_address"]}
+
+    done = run(
+        "doctor", "-o", "json", environ=known | {"GATEWAY_ADMIN_TOKEN": environ["GATEWAY_ADMIN_TOKEN"]}, cwd=tmp_path
+    )
+    assert (done.returncode, statuses(done)["admin-api"]) == (0, "ok")
+
+    refused = run("doctor", "-o", "json", environ=known | {"GATEWAY_ADMIN_TOKEN": "x" * 40}, cwd=tmp_path)
+    assert (refused.returncode, statuses(refused)["admin-api"]) == (8, "failed")
+    assert "UNAUTHENTICATED" in refused.stdout
+
+
 def test_settings_that_the_environment_lacks_come_from_a_file(gateway, environ, tmp_path):
     file = tmp_path / "gateway.env"
     names = ("REDIS_URL", "DATABASE_URL", "GATEWAY_KEY_PEPPER", "GATEWAY_SEALING_KEY", "GATEWAY_ADMIN_TOKEN")

@@ -77,6 +77,17 @@ def test_a_file_that_may_not_be_read_is_refused(offline, file):
     assert offline("doctor", "--env-file", str(file)).exit == 1
 
 
+@pytest.mark.parametrize(
+    ("token", "seen"), [({}, "GATEWAY_ADMIN_TOKEN: is required"), ({"GATEWAY_ADMIN_TOKEN": "t" * 40}, "UNAVAILABLE")]
+)
+def test_an_admin_api_that_cannot_be_called_is_a_finding(offline, token, seen):
+    done = offline("doctor", environ={"GATEWAY_ADMIN_ADDRESS": "127.0.0.1:1", "OLLAMA_BACKENDS": "[]"} | token)
+
+    assert done.exit == 8
+    assert any(line.startswith("failed") and "admin-api" in line and seen in line for line in done.out.splitlines())
+    assert "t" * 40 not in done.out + done.err
+
+
 def test_help_names_the_exit_codes(offline):
     assert "7 after warnings, 8 when" in " ".join(offline("doctor", "--help").out.split())
     page = offline("--help").out

@@ -42,6 +42,13 @@ def test_an_environment_without_any_server_describes_no_deployment():
     assert len(refused.value.faults) == 2
 
 
+def test_only_a_control_plane_has_the_default_backend(environ):
+    assert [backend.name for backend in Deployment.read(environ).static_backends] == ["default"]
+    del environ["DATABASE_URL"]
+    assert Deployment.read(environ).static_backends == ()
+    assert Deployment.read(environ | {"OLLAMA_BASE_URL": "http://gpu-1:11434"}).static_backends
+
+
 def test_a_backend_that_cannot_be_made_is_a_fault_and_no_traceback(environ):
     deployment = Deployment.read(environ | {"OLLAMA_BASE_URL": "ftp://somewhere"})
 
