@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.fleet import MOCKS, Fleet
+from tests.faults.fleet import MOCKS, fleet
 from tests.faults.nemesis.history import History, read
 from tests.faults.nemesis.judge import judge
 from tests.faults.nemesis.plan import APART_S, AT_ONCE, plan
@@ -42,9 +42,10 @@ def test_a_worker_does_not_die_while_redis_alone_knows_what_it_held_and_forgets(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_random_faults_under_load_break_no_promise(whole: Fleet, tmp_path):
+def test_random_faults_under_load_break_no_promise(tmp_path):
     history = History(tmp_path / "nemesis.jsonl")
-    run(whole, history, seed=SEED, duration_s=DURATION_S)
+    with fleet(tmp_path) as whole:
+        run(whole, history, seed=SEED, duration_s=DURATION_S)
     history.close()
     events = read(history.path)
     wrong = judge(events)
