@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -15,6 +16,8 @@ from shared.config import EXIT_CONFIGURATION, ConfigurationError
 
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_SOFTWARE = 70  # EX_SOFTWARE
+# Beyond the drain time.
+END_WITHIN_S = 30.0
 
 
 def main() -> int:
@@ -42,8 +45,14 @@ def main() -> int:
 async def _serve(settings: Settings) -> None:
     plane = app.create(settings)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        # The last resort: tell where every thread stands and end all the same.
+        faulthandler.dump_traceback_later(settings.drain_timeout_s + END_WITHIN_S, exit=True)
+        plane.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, plane.stop)
+        loop.add_signal_handler(number, stop)
     await plane.run()
 
 

@@ -27,6 +27,11 @@ from shared.telemetry import Target
 CHECK_EVERY_S = 0.5
 # While something is missing, so that starting takes no longer than it must.
 IMPATIENT_CHECK_EVERY_S = 0.05
+CANCEL_AGAIN_AFTER_S = 1.0
+
+# Marks the tasks of a control plane and what they start.
+_owner: contextvars.ContextVar[str] = contextvars.ContextVar("owner", default="")
+_OURS = "control plane"
 
 _log = logs.get("controlplane.lifecycle")
 
@@ -100,8 +105,7 @@ class ControlPlane:
             _log.info("drain_started")
             # Workers go on meanwhile: calls that end now still want their changes published.
             await self._server.stop(grace_s=self._settings.drain_timeout_s)
-            for task in working:
-                task.cancel()
+            await _end(working)
 
     async def _prepare_then_work(self) -> None:
         backoff = Backoff(first_s=0.2, last_s=3.0)
@@ -143,7 +147,27 @@ class ControlPlane:
 
 def _spawn(tasks: asyncio.TaskGroup, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     # A fresh context: a transaction that happens to be open here must not travel into the task.
-    return tasks.create_task(work, context=contextvars.Context())
+    context = contextvars.Context()
+    context.run(_owner.set, _OURS)
+    return tasks.create_task(work, context=context)
+
+
+async def _end(working: Sequence[asyncio.Task[None]]) -> None:
+    """Cancels these tasks and waits for them.
+
+    A cancellation can get lost: a library that has just given up by itself may swallow it. Then whatever they have
+    started and still runs is cancelled again.
+    """
+    for task in working:
+        task.cancel()
+    while True:
+        _, pending = await asyncio.wait(working, timeout=CANCEL_AGAIN_AFTER_S)
+        if not pending:
+            return
+        left = [task for task in asyncio.all_tasks() if task.get_context().get(_owner) == _OURS]
+        _log.warning("cancelled_again", tasks=sorted(str(task.get_coro()) for task in left))
+        for task in left:
+            task.cancel()
 
 
 async def _holds(check: Coroutine[Any, Any, None]) -> bool:
