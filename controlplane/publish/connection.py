@@ -30,6 +30,8 @@ def connect(url: str, *, connect_timeout_s: float) -> Redis:
         socket_keepalive=True,
         max_connections=MAX_CONNECTIONS,
         client_name="neuronetz-control",
+        # Redis 7.0 does not know the command that tells the library's name and version.
+        driver_info=None,
         protocol=2,
     )
     return client

@@ -77,7 +77,9 @@ def attack(http: httpx.Client, key: str, rounds: int) -> None:
 
 def request_lines(gateway) -> list[dict]:
     log = Path(gateway.description["logs"]["dataplane"]).read_text()
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    # The last line may be one that is being written.
+    complete = log.rpartition("\n")[0]
+    lines = [json.loads(line) for line in complete.splitlines() if line.startswith("{")]
     return [line for line in lines if line.get("event") == "request_ended"]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -42,14 +43,22 @@ async def test_a_client_that_leaves_cuts_the_backend_off(fault):
         assert one.backends.in_flight("a") == 0
 
 
+def connections_to(mock: MockOllama) -> int:
+    """How many sockets of this process belong to connections with the mock, on either side."""
+    port = urlsplit(mock.url).port
+    return sum(
+        port in (one.laddr.port, one.raddr.port if one.raddr else None)
+        for one in psutil.Process().net_connections(kind="tcp")
+    )
+
+
 async def test_a_thousand_cancelled_requests_leave_nothing_behind():
-    process = psutil.Process()
     source = random.Random(1)
     async with MockOllama() as mock, gateway(mock, max_connections=AT_ONCE) as one:
         mock.set_settings(tokens=1000, record_delay_ms=1, load_delay_ms=3)
         endless = request(num_predict=1000)
         await one.text()
-        tasks_before, files_before = len(asyncio.all_tasks()), process.num_fds()
+        tasks_before, connections_before = len(asyncio.all_tasks()), connections_to(mock)
         ends = Counter[bool]()
         for _ in range(CYCLES // AT_ONCE):
             tasks = [asyncio.create_task(one.text(endless)) for _ in range(AT_ONCE)]
@@ -60,7 +69,7 @@ async def test_a_thousand_cancelled_requests_leave_nothing_behind():
             ends.update(task.cancelled() for task in tasks)
         assert ends == {True: CYCLES}
         await until(lambda: mock.stats()["in_flight"] == 0, timeout_s=GONE_WITHIN_S)
-        await until(lambda: process.num_fds() <= files_before)
+        await until(lambda: connections_to(mock) <= connections_before)
         await until(lambda: len(asyncio.all_tasks()) <= tasks_before)
         assert one.backends.in_flight("a") == 0
         assert await one.text()

@@ -3,14 +3,18 @@
 import asyncio
 import contextlib
 import fcntl
+import io
 import json
+import logging
 import os
+import sys
 
 import msgspec
 import pytest
 
 from dataplane import access
 from dataplane.access import JSONLines, NoLines, line_of, request_log
+from shared import logs
 from shared.redaction import REDACTED
 from tests.unit.edge.test_metrics import EVENT
 from tests.unit.stages.principals import ARRIVAL, PRINCIPAL
@@ -118,10 +122,17 @@ async def test_there_are_no_lines_below_their_level(level, style):
     await log.run()
 
 
-async def test_a_person_reads_the_same_fields(capsys):
+async def test_a_person_reads_the_same_fields(monkeypatch):
+    # Loggers keep the configuration that they were first used with, and the process has had others.
+    stream, root = io.StringIO(), logging.getLogger()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(root, "handlers", root.handlers[:])
+    monkeypatch.setattr(root, "level", root.level)
+    logs.configure(level="info", style="console", plane="test")
+    monkeypatch.setattr(access, "_log", logs.get("test"))
     log = request_log(level="info", style="console")
     tell(log)
     await log.run()
-    said = capsys.readouterr().out
+    said = stream.getvalue()
     assert "request_ended" in said
     assert "nz_000000000" in said
