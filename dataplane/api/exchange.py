@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
+from dataplane.api import header
 from dataplane.api.dialect import Caps, Endpoint, Rendering
 from dataplane.api.problems import rate_headers
 from dataplane.errors import (
@@ -32,7 +33,7 @@ from dataplane.values import Arrival, Credentials, InferenceRequest
 Headers = list[tuple[bytes, bytes]]
 
 # Said by us, or else the server below says its own name.
-SERVER = (b"server", b"neuronetz-gateway")
+SERVER = (header.SERVER, b"neuronetz-gateway")
 
 _IDENTITY = (b"", b"identity")
 _TYPES = (
@@ -179,7 +180,9 @@ class HTTPExchange:
     async def reply(self, content_type: bytes, body: bytes) -> None:
         """Writes a whole reply that is no inference: a listing, a liveness text."""
         length = b"%d" % len(body)
-        await self.refuse(200, [(b"content-type", content_type), (b"content-length", length), self._request_id()], body)
+        await self.refuse(
+            200, [(header.CONTENT_TYPE, content_type), (header.CONTENT_LENGTH, length), self._request_id()], body
+        )
 
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Writes a whole reply with exactly these headers."""
@@ -200,11 +203,11 @@ class HTTPExchange:
     def _declared_length(self) -> int | None:
         length: int | None = None
         for name, value in self._scope["headers"]:
-            if name == b"content-length":
+            if name == header.CONTENT_LENGTH:
                 length = int(value)
-            elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
+            elif name == header.CONTENT_ENCODING and value.strip().lower() not in _IDENTITY:
                 raise UnsupportedMediaError("Content-Encoding must be identity")
-            elif name == b"content-type" and value.partition(b";")[0].strip().lower() not in _TYPES:
+            elif name == header.CONTENT_TYPE and value.partition(b";")[0].strip().lower() not in _TYPES:
                 raise UnsupportedMediaError("Content-Type must be application/json")
         if length is not None and length > self._edge.max_body_bytes:
             raise self._too_large()
@@ -262,20 +265,24 @@ class HTTPExchange:
                 records.extend(batch)
         body = rendering.whole(records if embedded is None else embedded)
         headers = self._headers(rendering)
-        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((header.CONTENT_LENGTH, b"%d" % len(body)))
         await self._start(200, headers)
         await self._write(body, more=False)
 
     def _headers(self, rendering: Rendering) -> Headers:
-        headers = [(b"content-type", rendering.content_type), self._request_id(), (b"cache-control", b"no-store")]
+        headers = [
+            (header.CONTENT_TYPE, rendering.content_type),
+            self._request_id(),
+            (header.CACHE_CONTROL, b"no-store"),
+        ]
         if self._rates is not None:
             headers += rate_headers(self._rates)
         request = self._inference
         if request is not None:
             if request.clamped:
-                headers.append((b"x-gateway-num-predict", b"%d" % request.num_predict))
+                headers.append((header.NUM_PREDICT, b"%d" % request.num_predict))
             if request.ignored or request.unknown_fields:
-                headers.append((b"x-gateway-ignored", _ignored(request)))
+                headers.append((header.IGNORED, _ignored(request)))
         return headers
 
     def _request_id(self) -> tuple[bytes, bytes]:

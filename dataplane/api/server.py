@@ -11,7 +11,7 @@ import os
 
 from litestar.types import HTTPScope, Receive, Send
 
-from dataplane.api import listings, problems, routes
+from dataplane.api import header, listings, problems, routes
 from dataplane.api.dialect import JSON_UTF8
 from dataplane.api.exchange import Edge, HTTPExchange, Stalls
 from dataplane.api.forwarded import TrustedProxies
@@ -111,9 +111,9 @@ class Server:
         authorization: list[bytes] = []
         forwarded: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == b"authorization":
+            if name == header.AUTHORIZATION:
                 authorization.append(value)
-            elif name == b"x-forwarded-for":
+            elif name == header.FORWARDED_FOR:
                 forwarded.append(value)
         client = scope["client"]
         client_ip = self._proxies.client_ip(client[0] if client else "", forwarded)

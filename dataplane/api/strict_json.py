@@ -72,6 +72,17 @@ class Closed:
         self._ignored = frozenset(ignored)
         self._folded = {fold(name): name for name in self._read | self._ignored}
         self._members = tuple((members or {}).items())
+        self.struct = struct
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names that are known and dropped."""
+        return tuple(sorted(self._ignored))
+
+    @property
+    def members(self) -> Mapping[str, Closed]:
+        """The closed members, by field."""
+        return dict(self._members)
 
     def check(self, value: Mapping[str, Any], dropped: Dropped) -> None:
         """Notes what is dropped; raises ``RequestError`` for a key that only folding makes equal to a known one."""
