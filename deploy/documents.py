@@ -1,7 +1,7 @@
 """What MkDocs needs to make one site of the documents (hooks of ``docs/site/mkdocs.yml``).
 
 The documents are written to be read in the repository: they link to each other, to the READMEs of folders and to files
-of code. Here the READMEs become pages of the site, links to them lead there, and links to other files of the repository,
+of code. Here the READMEs become pages of the site, links to them lead there, and links to other files of the tree,
 which a site does not have, become their text. A link to nothing ends the build.
 """
 

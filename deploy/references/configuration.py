@@ -38,6 +38,7 @@ TOOLS = {
     "GATEWAY_REDIS_OPERATOR_PASSWORD": "Password of the user of operators, likewise",
     "GATEWAY_HTTP_PORT": "Port of Caddy for plain HTTP, where it is not 80",
     "GATEWAY_HTTPS_PORT": "Port of Caddy for TLS, where it is not 443",
+    "CADDY_HEALTH_PORT": "Port on loopback where Caddy says that it is well, where it is not 2020",
     "GATEWAY_UPSTREAM_HOST": "Where Caddy finds data planes, where it is not `dataplane`",
     "GATEWAY_UPSTREAM_PORT": "Their port, where it is not 8080",
 }

@@ -19,14 +19,16 @@ class Words(NamedTuple):
 
 
 _SENT = Words("Sent")
-_REQUIRED_MODEL = Words("**Required.** Any spelling of a granted model, or its alias. The reply echoes it, a backend gets its own")
+_REQUIRED_MODEL = Words(
+    "**Required.** Any spelling of a granted model, or its alias. The reply echoes it, a backend gets its own"
+)
 _LOGPROBS = Words("Sent; the reply has the log probabilities of its tokens")
 _TOP = Words("Sent", f"whole number, 0 to {_CAPS.max_top_logprobs}")
 _STOP = Words("Sent", f"text or list of up to {_CAPS.max_stops} texts, each of 1 to {_CAPS.max_stop_bytes} bytes")
 _OUTPUT = Words(
-    "The most tokens to produce; more than the cap is lowered to it. Absent, null, −1 and −2 ask for as much as is "
+    "The most tokens to produce; more than the cap is lowered to it. Absent, null, `-1` and `-2` ask for as much as is "
     "allowed. Always sent",
-    "whole number from 1, or −1, −2",
+    "whole number from 1, or `-1`, `-2`",
 )
 _IMAGES = f"list of base64, at most {_CAPS.max_images} in a request; line breaks are taken out"
 _SCHEMA = f"at most {_CAPS.max_schema_depth} levels and {_CAPS.max_schema_bytes // 1024} KiB, `$ref` only into itself"
@@ -71,7 +73,7 @@ _OLLAMA = {
     "images": Words("Sent", _IMAGES),
     "truncate": _SENT,
     "input": Words("**Required.** Each text counts as a prompt of its own", _INPUTS),
-}  # fmt: skip
+}
 _OPENAI = {
     "messages": Words(f"**Required**, 1 to {_CAPS.max_messages}"),
     "messages[].role": Words(
@@ -97,12 +99,16 @@ _OPENAI = {
     "messages[].tool_calls[].function.name": Words(
         f"**Required**, 1 to {rules.MAX_TOOL_NAME_CHARACTERS} printable characters"
     ),
-    "messages[].tool_calls[].function.arguments": Words("Parsed, and sent as an object", "text that holds a JSON object"),
+    "messages[].tool_calls[].function.arguments": Words(
+        "Parsed, and sent as an object", "text that holds a JSON object"
+    ),
     "messages[].tool_call_id": Words("Of a tool's answer: sent, and the tool's name with it"),
     "stream": Words("Default false. Decides the form of the reply; a backend is always asked to stream"),
     "stream_options.include_usage": Words("A chunk with `usage` before `[DONE]`"),
     "max_tokens": _OUTPUT,
-    "max_completion_tokens": Words("The same setting; of two values the smaller holds", "whole number from 1, or −1, −2"),
+    "max_completion_tokens": Words(
+        "The same setting; of two values the smaller holds", "whole number from 1, or `-1`, `-2`"
+    ),
     "temperature": Words("Sent; 1 when absent, as OpenAI has it"),
     "top_p": Words("Sent; 1 when absent, as OpenAI has it"),
     "frequency_penalty": _SENT,
@@ -124,14 +130,18 @@ _OPENAI = {
     "prompt": Words("**Required.** Token ids are refused", "non-empty text, or a list with one"),
     "input": Words("**Required.** Each text counts as a prompt of its own; token ids are refused", _INPUTS),
     "encoding_format": Words("Made here; `float` when absent", "`float`, `base64`"),
-}  # fmt: skip
+}
 _OWN = {
     ("/api/embeddings", "prompt"): Words("**Required**, not empty. Sent to `/api/embed`, which reports usage"),
     ("/api/show", "model"): Words("**Required.** The model"),
     ("/api/show", "name"): Words("The older name of `model`"),
-    ("/v1/chat/completions", "top_logprobs"): Words("Sent; needs `logprobs`", f"whole number, 0 to {_CAPS.max_top_logprobs}"),
-    ("/v1/completions", "logprobs"): Words("Sent: how many alternatives to report", f"whole number, 0 to {_CAPS.max_top_logprobs}"),
-}  # fmt: skip
+    ("/v1/chat/completions", "top_logprobs"): Words(
+        "Sent; needs `logprobs`", f"whole number, 0 to {_CAPS.max_top_logprobs}"
+    ),
+    ("/v1/completions", "logprobs"): Words(
+        "Sent: how many alternatives to report", f"whole number, 0 to {_CAPS.max_top_logprobs}"
+    ),
+}
 
 # Paths whose setting Ollama, and with it a model's policy, calls something else.
 NATIVE = {

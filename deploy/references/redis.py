@@ -47,14 +47,22 @@ WORDS = {
     "deny": Words(_CONTROL, "acquire"),
     "auth_failures": Words(_PLANE, _PLANE),
     "job_lock": Words(_CONTROL, _CONTROL),
-    "CONFIG": Words(_CONTROL, _PLANE, "Backends with sealed credentials, and policies of models (string, `records.ConfigRecord`)"),
-    "MODELS_DISCOVERED": Words(
-        _CONTROL, _PLANE, "What each backend offers (string with TTL `MODEL_DISCOVERY_CACHE_TTL_S`, `records.DiscoveredRecord`)"
+    "CONFIG": Words(
+        _CONTROL, _PLANE, "Backends with sealed credentials, and policies of models (string, `records.ConfigRecord`)"
     ),
-    "CHANGES": Words(_CONTROL, _CONTROL, "Changes in the order of their revisions, for control planes among themselves (stream)"),
+    "MODELS_DISCOVERED": Words(
+        _CONTROL,
+        _PLANE,
+        "What each backend offers (string with TTL `MODEL_DISCOVERY_CACHE_TTL_S`, `records.DiscoveredRecord`)",
+    ),
+    "CHANGES": Words(
+        _CONTROL, _CONTROL, "Changes in the order of their revisions, for control planes among themselves (stream)"
+    ),
     "REPLICAS": Words(_CONTROL, _CONTROL, "Live workers and what they have acknowledged (hash: worker id → JSON)"),
-    "ANONYMOUS": Words(_PLANE, "control plane: drain", "Counted authentication failures that wait for the audit log (stream)"),
-}  # fmt: skip
+    "ANONYMOUS": Words(
+        _PLANE, "control plane: drain", "Counted authentication failures that wait for the audit log (stream)"
+    ),
+}
 
 
 def keys() -> str:

@@ -56,7 +56,7 @@ _WORDS: dict[type[GatewayError], Words] = {
     errors.StreamBrokenError: Words(
         "The backend broke off in the middle of the reply; a stream ends with this as its last event", _LATER
     ),
-}  # fmt: skip
+}
 _BUDGETS: tuple[tuple[errors.LimitName, str, str], ...] = (
     ("budget_day", "the day", "Wait for the next day (UTC), or ask the operator"),
     ("budget_month", "the month", "Wait for the next month (UTC), or ask the operator"),
@@ -77,7 +77,7 @@ _LIMITS: dict[tuple[errors.LimitName, bool], Words] = {
         for name, period, after in _BUDGETS
         for exhausted in (True, False)
     },
-}  # fmt: skip
+}
 # Nobody reads the first: its client has gone. The second looks like a refused key, on purpose.
 _UNSEEN = (errors.ClientClosedError, errors.KeyRefusedError)
 

@@ -74,7 +74,9 @@ def _services(package: str, *, commands: bool) -> Iterator[str]:
     catalogue = _catalogue(package)
     by_service: dict[str, list[RPC]] = {}
     for rpc in catalogue.rpcs:
-        by_service.setdefault(rpc.request.file.package + "." + rpc.method.split("/")[1].rpartition(".")[2], []).append(rpc)
+        by_service.setdefault(rpc.request.file.package + "." + rpc.method.split("/")[1].rpartition(".")[2], []).append(
+            rpc
+        )
     for service, rpcs in by_service.items():
         short = service.rpartition(".")[2]
         head = ("RPC", *(("Command",) if commands else ()), "Roles", "Kind")
@@ -128,9 +130,7 @@ def _described(catalogue: Catalogue, name: str) -> str:
 
 
 def _fields(catalogue: Catalogue, message: Descriptor) -> str:
-    rows = (
-        (code(field.name), _type(field), one_line(catalogue.comment(field.full_name))) for field in message.fields
-    )
+    rows = ((code(field.name), _type(field), one_line(catalogue.comment(field.full_name))) for field in message.fields)
     return table(("Field", "Type", "Meaning"), rows)
 
 

@@ -45,7 +45,9 @@ def code(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A comment of several lines as a line of Markdown; what speaks to tools is left out."""
-    lines = (line for line in text.replace("``", "`").replace('"***"', "`***`").splitlines() if "lint:ignore" not in line)
+    lines = (
+        line for line in text.replace("``", "`").replace('"***"', "`***`").splitlines() if "lint:ignore" not in line
+    )
     return " ".join(" ".join(lines).split())
 
 
