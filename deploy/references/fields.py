@@ -117,7 +117,7 @@ def _words(part: Any) -> str:
     return _SIMPLE[origin or part]
 
 
-def _bound(value: float) -> str:
+def _bound(value: Any) -> str:
     if value in (-(2**63), 2**63 - 1):
         return "-2^63" if value < 0 else "2^63 - 1"
     return f"{value:,.0f}".replace(",", " ")
