@@ -17,31 +17,31 @@ from shared.redaction import Secret
 _SHORT = {"data plane": "data", "control plane": "control"}
 _KINDS = {str: "text", int: "whole number", float: "number", bool: "true, false", Secret: "secret"}
 
-COMPOSE = {
-    "GATEWAY_DOMAIN": "Public name that Caddy gets a certificate for. **Required**",
-    "ACME_EMAIL": "Address that the certificate authority may write to. **Required**",
-    "GATEWAY_VERSION": "Tag of the images that are built and run (`local`)",
-    "OLLAMA_CPUS": "Processors that Ollama may use",
-    "OLLAMA_MEMORY": "Memory that Ollama may use",
-}
-TOOLS = {
-    "GATEWAY_CLI_CONFIG": "File with the options of the command line, in place of `neuronetz-gateway/config.toml`",
-    "GATEWAY_PG_BIN": "Folder with the programs of the Postgres that the embedded stack and the tests start",
-    "GATEWAY_REDIS_BIN": "Program of the Redis or Valkey that they start",
-    "GATEWAY_BROWSER_BIN": "Chromium that the tests of the playground drive",
-    "GATEWAY_BUF": "Program `buf` that judges the protos",
-    "GATEWAY_CONTROL_PASSWORD": "Password of the role `gateway_control`, for `deploy/postgres/roles.sql`",
-    "GATEWAY_OPERATOR_PASSWORD": "Password of the role `gateway_operator`, likewise",
-    "GATEWAY_CONSOLE_PASSWORD": "Password of the role `console`, likewise",
-    "GATEWAY_REDIS_DATAPLANE_PASSWORD": "Password of the user of data planes, for `deploy/redis/render.sh`",
-    "GATEWAY_REDIS_CONTROLPLANE_PASSWORD": "Password of the user of control planes, likewise",
-    "GATEWAY_REDIS_OPERATOR_PASSWORD": "Password of the user of operators, likewise",
-    "GATEWAY_HTTP_PORT": "Port of Caddy for plain HTTP, where it is not 80",
-    "GATEWAY_HTTPS_PORT": "Port of Caddy for TLS, where it is not 443",
-    "CADDY_HEALTH_PORT": "Port on loopback where Caddy says that it is well, where it is not 2020",
-    "GATEWAY_UPSTREAM_HOST": "Where Caddy finds data planes, where it is not `dataplane`",
-    "GATEWAY_UPSTREAM_PORT": "Their port, where it is not 8080",
-}
+COMPOSE = (
+    ("GATEWAY_DOMAIN", "Public name that Caddy gets a certificate for. **Required**"),
+    ("ACME_EMAIL", "Address that the certificate authority may write to. **Required**"),
+    ("GATEWAY_VERSION", "Tag of the images that are built and run (`local`)"),
+    ("OLLAMA_CPUS", "Processors that Ollama may use"),
+    ("OLLAMA_MEMORY", "Memory that Ollama may use"),
+)
+TOOLS = (
+    ("GATEWAY_CLI_CONFIG", "File with the options of the command line, in place of `neuronetz-gateway/config.toml`"),
+    ("GATEWAY_PG_BIN", "Folder with the programs of the Postgres that the embedded stack and the tests start"),
+    ("GATEWAY_REDIS_BIN", "Program of the Redis or Valkey that they start"),
+    ("GATEWAY_BROWSER_BIN", "Chromium that the tests of the playground drive"),
+    ("GATEWAY_BUF", "Program `buf` that judges the protos"),
+    ("GATEWAY_CONTROL_PASSWORD", "Password of the role `gateway_control`, for `deploy/postgres/roles.sql`"),
+    ("GATEWAY_OPERATOR_PASSWORD", "Password of the role `gateway_operator`, likewise"),
+    ("GATEWAY_CONSOLE_PASSWORD", "Password of the role `console`, likewise"),
+    ("GATEWAY_REDIS_DATAPLANE_PASSWORD", "Password of the user of data planes, for `deploy/redis/render.sh`"),
+    ("GATEWAY_REDIS_CONTROLPLANE_PASSWORD", "Password of the user of control planes, likewise"),
+    ("GATEWAY_REDIS_OPERATOR_PASSWORD", "Password of the user of operators, likewise"),
+    ("GATEWAY_HTTP_PORT", "Port of Caddy for plain HTTP, where it is not 80"),
+    ("GATEWAY_HTTPS_PORT", "Port of Caddy for TLS, where it is not 443"),
+    ("CADDY_HEALTH_PORT", "Port on loopback where Caddy says that it is well, where it is not 2020"),
+    ("GATEWAY_UPSTREAM_HOST", "Where Caddy finds data planes, where it is not `dataplane`"),
+    ("GATEWAY_UPSTREAM_PORT", "Their port, where it is not 8080"),
+)
 
 
 def planes() -> str:
@@ -72,12 +72,12 @@ def command_line() -> str:
 
 def compose() -> str:
     """The table of what the compose files read for themselves."""
-    return _plain(COMPOSE.items())
+    return _plain(COMPOSE)
 
 
 def tools() -> str:
     """The table of what scripts and tests read."""
-    return _plain(TOOLS.items())
+    return _plain(TOOLS)
 
 
 def _plain(words: Iterable[tuple[str, str]]) -> str:

@@ -116,7 +116,7 @@ def test_every_variable_that_anything_reads_is_in_the_reference():
             )
     read = {name.removesuffix("_FILE") for name in read}
     assert read - said == set()
-    assert {name for name in (*configuration.COMPOSE, *configuration.TOOLS) if not used(name)} == set()
+    assert {name for name, _ in (*configuration.COMPOSE, *configuration.TOOLS) if not used(name)} == set()
 
 
 def used(name: str) -> bool:
