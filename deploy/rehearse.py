@@ -32,7 +32,7 @@ PRELUDE = "prelude"
 _BLOCK = re.compile(r"^<!-- rehearsed: (\S+)((?: \w+=\S+)*) -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run to the next: moments, identities, durations, and large or broken numbers.
 _VOLATILE = re.compile(
-    r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**|\d+ ?m?s\b|\d+\.\d+|\d{4,}"
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**|\d+ ?m?s\b|\d+\.(?!0\b)\d+|\d{4,}"
 )
 
 

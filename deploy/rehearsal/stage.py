@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.local.binaries import postgres_bin
 from deploy.local.ports import free_port, is_free
 from deploy.local.postgres import CONTROL
 from deploy.local.redis import CONTROLPLANE, DATAPLANE, OPERATOR
@@ -51,8 +52,8 @@ def _free_ports(count: int) -> int:
             return first
 
 
-def _mock(name: str) -> list[str]:
-    return [sys.executable, "-m", "deploy.mock_ollama", "--host", "127.0.0.1", "--port", "0", "--name", name]
+def _mock(name: str, port: str = "0") -> list[str]:
+    return [sys.executable, "-m", "deploy.mock_ollama", "--host", "127.0.0.1", "--port", port, "--name", name]
 
 
 @contextlib.contextmanager
@@ -80,7 +81,7 @@ def _environment(described: Mapping[str, Any], mocks: Mapping[str, Mapping[str, 
     metrics, admin = described["metrics_urls"], described["admin_addresses"]
     secrets = json.loads((state / "secrets.json").read_text())
     return {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{Path(sys.executable).parent}:{postgres_bin()}:{os.environ['PATH']}",
         "HOME": str(state),
         "TERM": "dumb",
         "NO_COLOR": "1",
@@ -101,6 +102,7 @@ def _environment(described: Mapping[str, Any], mocks: Mapping[str, Mapping[str, 
         **{f"{name}_pid": str(mock["pid"]) for name, mock in mocks.items()},
         **{f"{name}_url": mock["url"] for name, mock in mocks.items()},
         **{f"{name}_control": mock["control_url"] for name, mock in mocks.items()},
+        **{f"{name}_start": " ".join(_mock(name, mock["url"].rpartition(":")[2])) for name, mock in mocks.items()},
         "GATEWAY_ADMIN_ADDRESS": admin[0],
         "GATEWAY_ADMIN_TOKEN": described["admin_token"],
         # redis-cli takes an empty name for a name.
