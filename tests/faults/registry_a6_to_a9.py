@@ -29,7 +29,7 @@ PROOFS = (
     ),
     proof(
         "A6.4", "out of memory, read-only, wrong types, no permission, paused",
-        _OUTAGE, f"{_LINK}::memory_that_is_used_up_denies", "::key_of_the_wrong_type_denies",
+        _OUTAGE, f"{_LINK}::memory_that_is_used_up_denies_and_is_told_once", "::key_of_the_wrong_type_denies",
         "::missing_permission_denies", "::paused_clients_are_denied_in_time",
     ),
     proof(

@@ -95,6 +95,9 @@ async def test_backlog_over_its_cap_denies(leases: RedisLeases, state: Published
     pipeline.execute()
     with pytest.raises(CannotCheckError, match="backlog"):
         await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    with pytest.raises(CannotCheckError, match="backlog"):
+        await leases.check(principal)
+    assert leases.denied == {"backlog": 2}
 
 
 async def test_full_settlement_buffer_denies(leases: RedisLeases, settlements: Settlements, state: PublishedState):

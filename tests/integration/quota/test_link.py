@@ -311,12 +311,15 @@ async def test_replica_is_not_trusted(own_redis: Redis, own_state: PublishedStat
             await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
 
 
-async def test_memory_that_is_used_up_denies(own_redis: Redis, own_state: PublishedState):
+async def test_memory_that_is_used_up_denies_and_is_told_once(own_redis: Redis, own_state: PublishedState, capsys):
     principal = own_state.principal()
     async with running_link(own_redis.url) as link:
         own_state.client.config_set("maxmemory", 1)
-        with pytest.raises(CannotCheckError, match="OutOfMemory"):
-            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+        for _ in range(3):
+            with pytest.raises(CannotCheckError, match="OutOfMemory"):
+                await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "redis_refused" in line]
+    assert "OutOfMemoryError" in line
 
 
 async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
