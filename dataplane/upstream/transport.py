@@ -40,6 +40,12 @@ class Transport(httpx.AsyncBaseTransport):
         self._none_open = asyncio.Event()
         self._is_closed = False
 
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections are open: ``busy`` with a request, and ``idle`` until the next one."""
+        idle = sum(connection.is_open for kept in self._idle.values() for connection in kept)
+        return {"busy": len(self._open) - idle, "idle": idle}
+
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request and returns when the head of the reply is there; its stream is a ``BodyStream``.
 
