@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import resource
 import subprocess
 import sys
@@ -83,10 +81,3 @@ def _limiting(limits: dict[int, int]) -> Callable[[], None]:
             resource.setrlimit(which, (most, most))
 
     return limit
-
-
-def unread_pipe() -> tuple[int, int]:
-    """A pipe as small as there are, of which nobody reads."""
-    reading, writing = os.pipe()
-    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
-    return reading, writing
