@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from dataplane.api.server import Server
@@ -24,6 +25,7 @@ def of_worker(
     metrics: Metrics, *, server: Server, readiness: Readiness, models: CurrentModels, watch: Watch, capacity: int
 ) -> None:
     """The worker itself and the state that it has. ``capacity`` is that of the settlement ring."""
+    metrics.read("gateway_tasks", "asyncio tasks of the workers", lambda: len(asyncio.all_tasks()))
     metrics.read("gateway_requests_in_flight", "Requests being answered", lambda: len(server.in_flight))
     metrics.read(
         "gateway_unexpected_failures",
@@ -94,6 +96,10 @@ def of_requests(metrics: Metrics, *, authenticate: Authenticate, relay: Relay, u
     metrics.read(
         "gateway_authentication_throttled", "Failures of addresses that have failed too often",
         lambda: authenticate.counts.throttled, kind="counter",
+    )  # fmt: skip
+    metrics.read(
+        "gateway_upstream_connections", "Connections to backends, in use and kept for the next request",
+        lambda: {(state,): count for state, count in upstreams.transport.connections.items()}, labels=("state",),
     )  # fmt: skip
     backend = ("backend",)
     metrics.read(

@@ -200,6 +200,8 @@ class Attempt:
             raise timed_out(passed) from passed
         except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
             raise ReplyError(f"no connection: {fault}", blame=Blame.UNREACHABLE) from fault
+        except httpx.PoolTimeout as fault:
+            raise ReplyError(f"no connection: {fault}", blame=Blame.NONE) from fault
         except httpx.TransportError as fault:
             raise ReplyError(f"no reply: {fault}") from fault
         self._stream = stream = cast("BodyStream", response.stream)

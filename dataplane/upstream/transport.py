@@ -2,7 +2,7 @@
 
 Called directly, ``transport.handle_async_request(request)``, never through ``httpx.AsyncClient``: the client's own
 work per request costs more than everything else here, and its stock transport collapses with concurrency. What goes
-wrong is an ``httpx.TransportError``.
+wrong is an ``httpx.TransportError``; a ``PoolTimeout`` is our own want of descriptors.
 
 Nothing of the surroundings has a say: no proxies, no redirects, no cookies, no decompression, no ``.netrc``, no
 certificates from the environment. Exactly the headers of the request are sent. Closing a reply before its end closes
@@ -12,6 +12,7 @@ the connection at once, so does cancelling the wait for its head: a backend then
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
 from collections.abc import AsyncIterator
@@ -23,6 +24,8 @@ from dataplane.upstream.connection import READ_BYTES, Connection
 
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
 _PORTS = {"http": 80, "https": 443}
+# Descriptors, memory or local ports are used up: nothing that a backend could help.
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
 _Origin = tuple[str, str, int]
 
@@ -39,6 +42,12 @@ class Transport(httpx.AsyncBaseTransport):
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._none_open = asyncio.Event()
         self._is_closed = False
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections are open: ``busy`` with a request, and ``idle`` until the next one."""
+        idle = sum(connection.is_open for kept in self._idle.values() for connection in kept)
+        return {"busy": len(self._open) - idle, "idle": idle}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request and returns when the head of the reply is there; its stream is a ``BodyStream``.
@@ -108,6 +117,8 @@ class Transport(httpx.AsyncBaseTransport):
         except TimeoutError as fault:
             raise httpx.ConnectTimeout("no connection within its deadline") from fault
         except (OSError, UnicodeError) as fault:
+            if isinstance(fault, OSError) and fault.errno in _OWN_WANT:
+                raise httpx.PoolTimeout("nothing left to connect with") from fault
             raise httpx.ConnectError(type(fault).__name__) from fault
         self._take_in(connection)
         _notice_absence(transport, self._connect_timeout_s)

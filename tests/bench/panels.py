@@ -12,9 +12,9 @@ Points = Sequence[tuple[float, float]]
 
 COLUMNS, WIDTH, HEIGHT, TITLE = 4, 310, 190, 26
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 50
-LEGENDS, LEGEND_CHARACTERS = 6, 15
+LEGENDS, LEGEND_CHARACTERS, TICKS = 6, 15, 6
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d")
-_UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s"}
+_UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s", "MiB": "MiB"}
 _STYLE = (
     "text{font:10px sans-serif;fill:#ccccdc}.t{font-weight:600;font-size:11px}.r{font-size:14px;font-weight:600}"
     ".g{stroke:#2c3235;stroke-width:1}.l{fill:none;stroke-width:1.4;stroke-linejoin:round}.m{fill:#8e8e8e}"
@@ -63,11 +63,10 @@ def _panel(panel: Panel, seconds: float) -> str:
         parts.append(
             f'<text class="m" x="{LEFT - 4}" y="{level + 3:g}" text-anchor="end">{_text(value, panel.unit)}</text>'
         )
-    for minute in range(0, int(seconds) + 1, 60):
-        x = LEFT + width * minute / seconds
-        parts.append(
-            f'<text class="m" x="{x:.0f}" y="{TOP + height + 12}" text-anchor="middle">{minute // 60} min</text>'
-        )
+    minutes = int(seconds) // 60
+    for minute in range(0, minutes + 1, math.ceil(minutes / TICKS) or 1):
+        x = LEFT + width * minute * 60 / seconds
+        parts.append(f'<text class="m" x="{x:.0f}" y="{TOP + height + 12}" text-anchor="middle">{minute} min</text>')
     for number, (legend, points) in enumerate(panel.series.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [

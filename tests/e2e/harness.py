@@ -82,8 +82,12 @@ class MockOllama(Process):
     def script(self, *faults: dict[str, Any]) -> None:
         self._control.post("/script", json=list(faults)).raise_for_status()
 
-    def reset(self) -> None:
+    def unscript(self) -> None:
+        """Forgets the faults that nobody has met yet."""
         self._control.request("DELETE", "/script").raise_for_status()
+
+    def reset(self) -> None:
+        self.unscript()
         self._control.request("DELETE", "/requests").raise_for_status()
         self.settings(tokens=24, tokens_per_record=1, record_delay_ms=0, load_delay_ms=0)
 
