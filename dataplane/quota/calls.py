@@ -43,7 +43,7 @@ class PrincipalCalls:
             *(keyspace.leases(shard, scope) for scope in scopes),
             keyspace.expiry(shard),
             *(keyspace.window(shard, scope) for scope in scopes),
-            *(keyspace.budget(shard, scope, "") for scope in scopes),
+            *(keyspace.counters(shard, scope) for scope in scopes),
         )
         self._lease_key = keyspace.lease(shard, "")
         self._check_keys = bulk(4, fence, live, usage, self._deny_key)

@@ -11,8 +11,11 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared import layout
+
 Argument = str | bytes | int
 _FOLDER = Path(__file__).parent
+_OF_LAYOUT = ("counters", "leases")
 
 
 def bulk(*arguments: Argument) -> bytes:
@@ -54,11 +57,11 @@ class Call:
 
 
 class Script:
-    """A script of this folder; several files are one script, the first of them with the ``#!lua`` line."""
+    """A script of this folder; several files are one script, those of both planes' layout among them."""
 
     def __init__(self, *files: str) -> None:
         self.name = files[-1]
-        self.source = b"\n".join((_FOLDER / f"{file}.lua").read_bytes() for file in files)
+        self.source = b"\n".join((b"#!lua", *map(_read, files)))
         digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self._by_digest = bulk("EVALSHA", digest)
         self._by_source = bulk("EVAL", self.source)
@@ -83,13 +86,17 @@ class Script:
         return f"Script({self.name})"
 
 
-ACQUIRE = Script("standing", "periods", "window", "acquire")
+def _read(file: str) -> bytes:
+    return layout.included(file) if file in _OF_LAYOUT else (_FOLDER / f"{file}.lua").read_bytes()
+
+
+ACQUIRE = Script("standing", "counters", "leases", "periods", "window", "acquire")
 CHECK = Script("standing", "check")
 RENEW = Script("renew")
-SETTLE = Script("fenced", "periods", "window", "settle")
-CORRECT = Script("fenced", "periods", "correct")
+SETTLE = Script("fenced", "counters", "leases", "window", "settle")
+CORRECT = Script("fenced", "counters", "leases", "correct")
 APPEND = Script("append")
-ABANDON = Script("fenced", "periods", "window", "abandon")
-ANNOUNCE = Script("announce")
+ABANDON = Script("fenced", "counters", "leases", "window", "abandon")
+ANNOUNCE = Script("leases", "announce")
 AUTHFAIL = Script("authfail")
 ALL = (ACQUIRE, CHECK, RENEW, SETTLE, CORRECT, APPEND, ABANDON, ANNOUNCE, AUTHFAIL)
