@@ -1,7 +1,7 @@
 """The replies of the fast mock, written once: what each of its models says, in both dialects, whole and as a stream.
 
-``reply`` answers with about 1 KB; ``block`` with 64 records in one write; ``burst`` with as many, a write each, one right
-after the other; ``paced`` with one every 20 ms, as a model does; ``open`` sends one record and then nothing more.
+``reply`` answers with about 1 KB; ``block`` with 64 records in one write; ``burst`` with as many, a write each, one
+right after the other; ``paced`` with one every 20 ms, as a model does; ``open`` sends one record and nothing more.
 """
 
 from __future__ import annotations

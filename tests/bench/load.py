@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Self, cast
 from urllib.parse import urlsplit
 
 _TIMEOUT_S = 60.0
@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
         self._load = load
         self._transport: asyncio.Transport | None = None
         self._head = b""
-        # Bytes of the reply that are still to come; −1 for a reply in chunks.
+        # Bytes of the reply that are still to come, unless it comes in chunks.
         self._left = 0
         self._is_chunked = False
         self._has_head = False
@@ -160,9 +160,9 @@ class Load:
         self._usual_bytes = 0
         self._done: asyncio.Future[None] | None = None
 
-    async def __aenter__(self) -> Load:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        host, port = self._address.hostname, self._address.port
+        host, port = str(self._address.hostname), int(self._address.port or 80)
         for _ in range(self._count):
             _, connection = await loop.create_connection(lambda: _Connection(self), host, port)
             self._connections.append(connection)

@@ -13,8 +13,11 @@ _KIB = 1024
 
 
 def family(pid: int) -> list[int]:
-    """A process and all below it."""
-    return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    """A process and all below it; nothing when it is gone."""
+    try:
+        return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def cpu_us(pids: Iterable[int]) -> float:

@@ -24,7 +24,7 @@ from tests.bench import fast_replies, processes
 from tests.e2e.harness import Gateway, Process, running
 
 DATA_PLANE, CONTROL_PLANE, REDIS, POSTGRES = "data plane", "control plane", "Redis", "Postgres"
-NGINX, OURS, LITELLM, DIRECT = "nginx", "ours", "LiteLLM", "direct"
+DIRECT, NGINX, OURS, OURS_TWO, LITELLM = "direct", "nginx", "ours", "ours, 2 workers", "LiteLLM"
 START_TIMEOUT_S = 120.0
 _BACKGROUND = 10
 # Every limit is in force, none is met.
@@ -84,6 +84,7 @@ class Target:
     subject: str = ""
     pids: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     gateway: Gateway | None = None
+    version: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +159,8 @@ def ours(
             "--redis-maxmemory=2gb",
         )
         with running(Gateway(Path(folder), [mock], *told, *options)) as gateway:
-            gateway.tenant("bench", **_LIMITS)
+            gateway.tenant("bench")
+            gateway.update_tenant("bench", **_LIMITS)
             api_key = gateway.key("bench", limits=limits_pb2.Limits(**_LIMITS))
             gateway.wait_for_models(api_key, *(f"{model}:latest" for model in fast_replies.MODELS))
             yield Target(
