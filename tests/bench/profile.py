@@ -103,10 +103,10 @@ def by_stage(stacks: str) -> Counter[str]:
     return counted
 
 
-def stage_of(files: Sequence[str]) -> str:
+def stage_of(files: Sequence[str], otherwise: str = SERVER) -> str:
     """The stage of the innermost frame that belongs to one."""
     for file in reversed(files):
         for pattern, name in _STAGES:
             if re.search(pattern, file):
                 return name
-    return SERVER
+    return otherwise

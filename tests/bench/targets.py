@@ -160,7 +160,7 @@ def ours(
         )
         with running(Gateway(Path(folder), [mock], *told, *options)) as gateway:
             gateway.tenant("bench")
-            gateway.update_tenant("bench", **_LIMITS)
+            gateway.update_tenant("bench", clear=(), **_LIMITS)
             api_key = gateway.key("bench", limits=limits_pb2.Limits(**_LIMITS))
             gateway.wait_for_models(api_key, *(f"{model}:latest" for model in fast_replies.MODELS))
             yield Target(
