@@ -15,7 +15,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 50
 LEGENDS, LEGEND_CHARACTERS, TICKS = 6, 15, 6
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d")
 _UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s", "MiB": "MiB"}
-_STYLE = (
+STYLE = (
     "text{font:10px sans-serif;fill:#ccccdc}.t{font-weight:600;font-size:11px}.r{font-size:14px;font-weight:600}"
     ".g{stroke:#2c3235;stroke-width:1}.l{fill:none;stroke-width:1.4;stroke-linejoin:round}.m{fill:#8e8e8e}"
 )
@@ -35,7 +35,7 @@ def drawing(rows: Mapping[str, Sequence[Panel]], *, seconds: float, title: str) 
     height = 34 + sum(TITLE + HEIGHT * math.ceil(len(panels) / COLUMNS) for panels in rows.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {COLUMNS * WIDTH} {height}" role="img">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f'<rect width="100%" height="100%" fill="#111217"/><text class="t" x="10" y="22">{escape(title)}</text>',
     ]
     y = 34
