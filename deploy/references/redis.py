@@ -12,7 +12,6 @@ from shared import keyspace
 _PLACEHOLDERS = {
     "shard": "sNN",
     "scope": "<scope>",
-    "period": "<period>",
     "lease_id": "<lease id>",
     "prefix": "<prefix>",
     "tenant_id": "<tenant id>",
@@ -38,7 +37,7 @@ WORDS = {
     "rebuild_token": Words(_CONTROL, "both, during a rebuild"),
     "announced": Words("data plane, during a rebuild", _CONTROL),
     "window": Words("acquire, settle", "acquire"),
-    "budget": Words("acquire, settle, corrections, rebuild", "acquire, `get-budgets`"),
+    "counters": Words("acquire, settle, reap, corrections, rebuild", "acquire, `get-budgets`"),
     "leases": Words("acquire, renew, settle, reap", "acquire"),
     "expiry": Words("acquire, renew, settle, reap", "control plane: reap"),
     "lease": Words("acquire, renew, settle, reap", "settle, renew, reap"),

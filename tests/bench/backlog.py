@@ -12,19 +12,20 @@ import random
 import signal
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import redis as redis_client
 
-from shared import keyspace, records
-from shared.keyspace import KeyId, TenantId
+from shared import keyspace, layout, records
+from shared.keyspace import KeyId, Period, TenantId
 from shared.records import UsageEvent
 from tests.bench import fast_replies, processes
 from tests.bench.targets import CONTROL_PLANE, POSTGRES, REDIS, Target
 from tests.e2e.harness import Gateway
+from tests.fakes.counted import counted
 
 TENANTS, KEYS_PER_TENANT = 100, 10
 _PIPELINE = 2000
@@ -91,7 +92,7 @@ def _fill(gateway: Gateway, events: int) -> None:
         (TenantId(str(uuid.uuid4())), [KeyId(str(uuid.uuid4())) for _ in range(KEYS_PER_TENANT)])
         for _ in range(TENANTS)
     ]
-    used: Counter[str] = Counter()
+    used: defaultdict[str, Counter[Period]] = defaultdict(Counter)
     # Any: the client's own annotations mix its synchronous and asynchronous answers.
     client: Any = redis_client.Redis.from_url(gateway.description["redis_url"])
     with contextlib.closing(client):
@@ -104,12 +105,12 @@ def _fill(gateway: Gateway, events: int) -> None:
                     pipe.xadd(keyspace.usage(shard), {"e": records.encode(event)})
                     tokens = event.prompt_tokens + event.completion_tokens
                     for scope in (keyspace.key_scope(event.key_id), keyspace.tenant_scope(tenant_id)):
-                        for period in (event.day, event.day[:6], "total"):
-                            used[keyspace.budget(shard, scope, keyspace.Period(period))] += tokens
+                        for period in (event.day, event.day[:6], layout.TOTAL):
+                            used[keyspace.counters(shard, scope)][Period(period)] += tokens
                 pipe.execute()
         with client.pipeline(transaction=False) as pipe:
-            for name, tokens in used.items():
-                pipe.hset(name, mapping={"used": tokens, "reserved": 0})
+            for name, by_period in used.items():
+                pipe.set(name, counted({period: layout.Counter(tokens) for period, tokens in by_period.items()}))
             pipe.execute()
 
 
