@@ -136,6 +136,12 @@ def test_every_key_in_redis_is_in_the_reference():
     assert {re.sub(r"\{\{\{shard\}\}\}|\{\w+\}", "*", pattern) for pattern in patterns} | made == shown
 
 
+def test_the_readme_can_be_read_in_two_minutes():
+    readme = (ROOT / "README.md").read_text()
+    prose = re.sub(r"```.*?```|^\|.*?$", "", readme, flags=re.DOTALL | re.MULTILINE)
+    assert len(prose.split()) <= 450
+
+
 class Loads(HTMLParser):
     """What a page loads by itself: scripts, styles, pictures and the like, not what it links to."""
 
