@@ -9,6 +9,7 @@ count is logged once there is room again.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ PATIENCE_S = 2.0
 LAST_PATIENCE_S = 0.5
 _STDOUT = 1
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _log = logs.get(__name__)
 
 
@@ -114,16 +115,16 @@ class JSONLines:
 
     def _write(self, lines: Sequence[Line], patience_s: float) -> int:
         """How many could not be written. In pieces that reach a pipe whole, beside those of other workers."""
-        chunk, begun = bytearray(), 0
-        for number, line in enumerate(lines):
-            raw = _encode(line) + b"\n"
-            if chunk and len(chunk) + len(raw) > PIECE_BYTES:
-                if not self._output.write(bytes(chunk), patience_s=patience_s):
-                    return len(lines) - begun
-                chunk.clear()
-                begun = number
-            chunk += raw
-        return 0 if self._output.write(bytes(chunk), patience_s=patience_s) else len(lines) - begun
+        raw, start = _encode_lines(lines), 0
+        while start < len(raw):
+            end = start + PIECE_BYTES
+            if end < len(raw):
+                # At the last line that fits; a longer one goes alone.
+                end = raw.rfind(b"\n", start, end) + 1 or raw.index(b"\n", start) + 1
+            if not self._output.write(raw[start:end], patience_s=patience_s):
+                return raw.count(b"\n", start)
+            start = end
+        return 0
 
     def __repr__(self) -> str:
         return f"JSONLines(waiting={len(self._waiting)}, lost={self._lost})"
@@ -226,4 +227,11 @@ def line_of(
 
 
 def _timestamp(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, microseconds = divmod(round(unix_s * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+# Requests of one second share it.
+@functools.lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
