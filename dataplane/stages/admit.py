@@ -81,7 +81,7 @@ class Admit:
         try:
             return principal, await decide(principal)
         except StalePrincipalError:
-            raise CannotCheckError("a record is behind its live version") from None
+            raise CannotCheckError("a record is behind its live version", reason="record") from None
 
     def __repr__(self) -> str:
         return f"Admit({self._leases!r})"

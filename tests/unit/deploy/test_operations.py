@@ -26,7 +26,10 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
-HEADINGS = {slug(heading) for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", DOCUMENT, flags=re.S), re.M)}
+HEADINGS = {
+    slug(heading)
+    for heading in re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", DOCUMENT, flags=re.DOTALL), re.MULTILINE)
+}
 RUNBOOKS = {
     part.partition("\n")[0]: part.partition("\n")[2]
     for part in DOCUMENT.partition("# When something is down")[2].partition("\n# ")[0].split("\n## ")[1:]
