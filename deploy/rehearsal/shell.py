@@ -21,10 +21,11 @@ COMMAND_TIMEOUT_S = 120.0
 class Shell:
     """A bash of its own; leaving it ends whatever it has started.
 
-    What commands show is cut of secrets, and the folder ``$state`` is called so.
+    What commands show is cut of secrets, and the folder ``$state`` is called so. A command has ``timeout_s`` to end.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], *, timeout_s: float = COMMAND_TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
         self._folder = environment["state"]
         self._mark = f"end-{secrets.token_hex(8)}"
         typed, self._keyboard = os.pipe()
@@ -64,7 +65,7 @@ class Shell:
         return "\n".join(line.rstrip() for line in lines).strip("\n")
 
     def _read_to_mark(self, command: str) -> str:
-        deadline_s = time.monotonic() + COMMAND_TIMEOUT_S
+        deadline_s = time.monotonic() + self._timeout_s
         seen = b""
         while f"\n{self._mark} ".encode() not in seen:
             left_s = deadline_s - time.monotonic()
