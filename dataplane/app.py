@@ -179,9 +179,7 @@ class Worker:
 
     def _show(self) -> None:
         """What the parts count themselves becomes metrics."""
-        readings.of_redis(
-            self.metrics, link=self.link, leases=self.leases, renewal=self.renewal, settlements=self.settlements
-        )
+        readings.of_redis(self.metrics, link=self.link, renewal=self.renewal, settlements=self.settlements)
         readings.of_worker(
             self.metrics,
             server=self.server,

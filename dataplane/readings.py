@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataplane.api.server import Server
 from dataplane.figures import Labels
 from dataplane.metrics import Metrics
-from dataplane.quota.leases import RedisLeases
 from dataplane.quota.link import Link
 from dataplane.quota.renewal import Renewal
 from dataplane.quota.settlements import Settlements
@@ -33,6 +32,13 @@ def of_worker(
         lambda: server.failed_unexpectedly,
         kind="counter",
     )
+    metrics.read(
+        "gateway_requests_unchecked",
+        "Requests answered 503 because they could not be checked",
+        lambda: {(reason,): count for reason, count in server.unchecked.items()},
+        labels=("reason",),
+        kind="counter",
+    )
     metrics.read("gateway_ready", "1 while every readiness check holds", lambda: readiness.ready, merge="min")
     metrics.read("gateway_settlements_capacity", "Settlements that may wait before admission denies", lambda: capacity)
     metrics.read("gateway_watch_current", "1 while the watch is live", lambda: watch.is_current, merge="min")
@@ -49,12 +55,8 @@ def of_worker(
     metrics.read("gateway_revisions_rejected", "Revisions rejected", lambda: counts.rejected, kind="counter")
 
 
-def of_redis(metrics: Metrics, *, link: Link, leases: RedisLeases, renewal: Renewal, settlements: Settlements) -> None:
+def of_redis(metrics: Metrics, *, link: Link, renewal: Renewal, settlements: Settlements) -> None:
     """What goes on between the worker and Redis."""
-    metrics.read(
-        "gateway_admissions_denied", "Admissions denied because they could not be checked",
-        lambda: {(reason,): count for reason, count in leases.denied.items()}, labels=("reason",), kind="counter",
-    )  # fmt: skip
     metrics.read("gateway_redis_trusted", "1 while Redis may be decided on", lambda: link.is_trusted, merge="min")
     metrics.read(
         "gateway_redis_connections", "Connections to Redis made", lambda: link.counts.connections, kind="counter"

@@ -24,7 +24,8 @@ from pathlib import Path
 
 import click
 
-from deploy.rehearsal.shell import Shell, ShellError
+from deploy.rehearsal.errors import RehearsalError
+from deploy.rehearsal.shell import Shell
 from deploy.rehearsal.stage import stage
 
 PAGE = Path(__file__).parents[1] / "docs" / "OPERATIONS.md"
@@ -118,7 +119,7 @@ def _lasting(text: str) -> list[str]:
 
 
 def rehearse(prelude: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:
-    """The blocks of one name with what their commands showed now. Raises ShellError for one that does not end."""
+    """The blocks of one name with what their commands showed now. Raises RehearsalError for one that does not end."""
     with stage(settings=blocks[0].settings) as environment, Shell(environment) as shell:
         for block in prelude:
             for step in block.steps:
@@ -145,7 +146,7 @@ def main(*, page: Path, only: tuple[str, ...], write: bool) -> None:
         mine = [block for block in blocks_of(page.read_text()) if block.name == name]
         try:
             seen = rehearse(prelude, mine)
-        except ShellError as error:
+        except RehearsalError as error:
             differ += 1
             click.echo(f"{name}: {error}")
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 
 from litestar.types import HTTPScope, Receive, Send
 
@@ -18,10 +19,12 @@ from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.routes import Kind, Route
 from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
+    CannotCheckError,
     ClientClosedError,
     ForbiddenError,
     GatewayError,
     NotReadyError,
+    Unchecked,
     UnknownRouteError,
 )
 from dataplane.interrupt import Interrupt
@@ -73,6 +76,8 @@ class Server:
         self.in_flight: set[HTTPExchange] = set()
         # Requests that ended with an error that nobody has foreseen, since the worker started.
         self.failed_unexpectedly = 0
+        # Requests that were denied because they could not be checked, by reason.
+        self.unchecked: Counter[Unchecked] = Counter()
         # Set while nothing is in flight.
         self.idle = asyncio.Event()
         self.idle.set()
@@ -92,6 +97,8 @@ class Server:
             if exchange.started:
                 raise ConnectionCut from None
         except GatewayError as error:
+            if isinstance(error, CannotCheckError) and error.retryable:
+                self.unchecked[error.reason] += 1
             await self._fail(route, exchange, error)
         except Exception:
             self.failed_unexpectedly += 1
@@ -106,7 +113,7 @@ class Server:
     def drain_out(self) -> None:
         """Ends what is still being answered: the drain time is over."""
         for exchange in tuple(self.in_flight):
-            exchange.interrupt.fire(NotReadyError("draining"))
+            exchange.interrupt.fire(NotReadyError("draining", reason="draining"))
 
     def _exchange(
         self, route: Route, interrupt: Interrupt, scope: HTTPScope, receive: Receive, send: Send

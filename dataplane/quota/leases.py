@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError, LimitExceededError, LimitName
+from dataplane.errors import (
+    AuthenticationError,
+    CannotCheckError,
+    GatewayError,
+    LimitExceededError,
+    LimitName,
+    Unchecked,
+)
 from dataplane.ports import StalePrincipalError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
@@ -25,8 +31,7 @@ _LIMITS: Mapping[bytes, LimitName] = {
     b"budget_month": "budget_month",
     b"budget_total": "budget_total",
 }
-# What the scripts say where there is nothing to check against, or no room for what would have to be written down.
-_UNCHECKED = frozenset({b"unfenced", b"missing", b"backlog"})
+_UNCHECKED: Mapping[bytes, Unchecked] = {b"unfenced": "unfenced", b"missing": "missing", b"backlog": "backlog"}
 _MINUTE_MS = 60_000
 _UNKNOWN_INCARNATION = b"unknown"
 
@@ -60,27 +65,18 @@ class RedisLeases:
         self._clock = clock
         # Hears how many seconds Redis took to answer an admission.
         self._on_answer = on_answer
-        # What was denied because it could not be checked, by reason: ``backlog``, ``unfenced``, ``missing``, ``redis``
-        # (away or late), ``settlement_buffer`` (full).
-        self.denied: Counter[str] = Counter()
 
     async def acquire(self, principal: Principal, request_id: RequestId, demand: Demand, crashed: bytes) -> Lease:
         """See ``ports.Leases``. The request id becomes the lease id: it must be ours."""
         self._require_standing(principal)
         lease_id, shard = LeaseId(request_id), principal.shard
         calls = self._calls.of(principal)
+        call = calls.acquire(self._link.incarnation(shard), lease_id, demand, crashed)
         taken_s = self._clock.monotonic()
-        try:
-            call = calls.acquire(self._link.incarnation(shard), lease_id, demand, crashed)
-            reply = await self._link.call(
-                shard, call, undo=lambda: calls.abandon(self._incarnation_now(shard), lease_id)
-            )
-        except CannotCheckError:
-            self.denied["redis"] += 1
-            raise
+        reply = await self._link.call(shard, call, undo=lambda: calls.abandon(self._incarnation_now(shard), lease_id))
         self._on_answer(self._clock.monotonic() - taken_s)
         if reply[0] != b"admitted":
-            raise self._refusal(principal, reply)
+            raise _refusal(principal, reply)
         day, month, num_predict = reply[9:]
         return Lease(
             lease_id=lease_id,
@@ -99,27 +95,17 @@ class RedisLeases:
         """The same checks without a lease."""
         self._require_standing(principal)
         shard = principal.shard
-        try:
-            call = self._calls.of(principal).check(self._link.incarnation(shard))
-            [decision] = await self._link.call(shard, call)
-        except CannotCheckError:
-            self.denied["redis"] += 1
-            raise
+        call = self._calls.of(principal).check(self._link.incarnation(shard))
+        [decision] = await self._link.call(shard, call)
         if decision != b"allowed":
-            raise self._refusal(principal, [decision])
+            raise _refusal(principal, [decision])
 
     def _require_standing(self, principal: Principal) -> None:
         """Everything that needs no Redis to say no."""
         if (refusal := self._refused.refusal_of(principal)) is not None:
             raise refusal
         if self._buffer.is_full:
-            self.denied["settlement_buffer"] += 1
-            raise CannotCheckError("the settlement buffer is full")
-
-    def _refusal(self, principal: Principal, reply: Sequence[Any]) -> GatewayError | StalePrincipalError:
-        if reply[0] in _UNCHECKED:
-            self.denied[reply[0].decode()] += 1
-        return _refusal(principal, reply)
+            raise CannotCheckError("the settlement buffer is full", reason="settlement_buffer")
 
     def _incarnation_now(self, shard: Shard) -> bytes:
         """What an undo says when it is sent."""
@@ -152,7 +138,9 @@ def _refusal(principal: Principal, reply: Sequence[Any]) -> GatewayError | Stale
         case b"expired":
             return AuthenticationError("expired")
         case _:
-            return CannotCheckError(f"admission said {decision.decode(errors='replace')}")
+            return CannotCheckError(
+                f"admission said {decision.decode(errors='replace')}", reason=_UNCHECKED.get(decision)
+            )
 
 
 def _rates(principal: Principal, reply: Sequence[Any]) -> Rates:

@@ -31,7 +31,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, Redi
 from dataplane.errors import CannotCheckError
 from dataplane.quota import scripts
 from dataplane.quota.scripts import Call, command
-from dataplane.quota.server import INFO_SECTIONS, Server, examine
+from dataplane.quota.server import INFO_SECTIONS, Server, examine, refusal_name
 from shared import logs
 from shared.backoff import Backoff
 from shared.keyspace import Shard
@@ -387,7 +387,7 @@ class Link:
 
     def _translated(self, fault: RedisError) -> CannotCheckError:
         self.counts.errors += 1
-        kind, now_s = type(fault).__name__, asyncio.get_running_loop().time()
+        kind, now_s = refusal_name(fault), asyncio.get_running_loop().time()
         if now_s - self._told_s.get(kind, -math.inf) > TELL_INTERVAL_S:
             self._told_s[kind] = now_s
             log.warning("redis_refused", reason=kind)

@@ -90,7 +90,7 @@ class Admit:
 
 
 def _still_stale() -> CannotCheckError:
-    return CannotCheckError("a record is behind its live version")
+    return CannotCheckError("a record is behind its live version", reason="record")
 
 
 def _crashed(principal: Principal, arrival: Arrival, inference: InferenceRequest) -> bytes:

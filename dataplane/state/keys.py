@@ -176,17 +176,17 @@ class RedisKeys:
             return records.decode(_KEY, raw)
         except RecordError:
             log.exception("record_unreadable", kind="key", prefix=prefix)
-            raise CannotCheckError("the record of a key is unreadable") from None
+            raise CannotCheckError("the record of a key is unreadable", reason="record") from None
 
     async def _principal_of(self, key: KeyRecord) -> Principal:
         raw = await self._certain(keyspace.tenant_record(key.tenant_id))
         if raw is None:
-            raise CannotCheckError("the record of a tenant is missing")
+            raise CannotCheckError("the record of a tenant is missing", reason="record")
         try:
             tenant = records.decode(_TENANT, raw)
         except RecordError:
             log.exception("record_unreadable", kind="tenant", tenant_id=key.tenant_id)
-            raise CannotCheckError("the record of a tenant is unreadable") from None
+            raise CannotCheckError("the record of a tenant is unreadable", reason="record") from None
         if key.state is not KeyState.ACTIVE:
             raise AuthenticationError("revoked" if key.state is KeyState.REVOKED else "suspended")
         if tenant.state is not TenantState.ACTIVE:
@@ -201,7 +201,7 @@ class RedisKeys:
         before = len(fences.KEYS)
         values = await self._link.get(*fences.KEYS, record, *fences.KEYS)
         if values[:before] != values[before + 1 :] or not fences.all_hold(self._link, values[:before]):
-            raise CannotCheckError("Redis does not hold rebuilt state")
+            raise CannotCheckError("Redis does not hold rebuilt state", reason="unfenced")
         return values[before]
 
     def _keep(self, name: bytes, principal: Principal) -> None:

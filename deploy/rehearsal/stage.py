@@ -19,6 +19,7 @@ from deploy.local.binaries import postgres_bin
 from deploy.local.ports import free_port, is_free
 from deploy.local.postgres import CONTROL
 from deploy.local.redis import CONTROLPLANE, DATAPLANE, OPERATOR
+from deploy.rehearsal.errors import RehearsalError
 
 STOP_TIMEOUT_S = 60.0
 BACKENDS = ("gpu1", "gpu2")
@@ -28,7 +29,10 @@ SETTINGS = ("MODEL_DISCOVERY_REFRESH_S=1", "GATEWAY_DRAIN_TIMEOUT_S=5", "OLLAMA_
 
 @contextlib.contextmanager
 def stage(*, settings: Sequence[str]) -> Iterator[dict[str, str]]:
-    """A gateway of its own, and what a shell is told of it; everything has ended afterwards."""
+    """A gateway of its own, and what a shell is told of it; everything has ended afterwards.
+
+    Raises RehearsalError when something does not start.
+    """
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as place, contextlib.ExitStack() as ends:
         mocks = {name: ends.enter_context(_running(_mock(name), STOP_TIMEOUT_S)) for name in BACKENDS}
         folder = Path(place) / "state"
@@ -66,7 +70,7 @@ def _running(command: Sequence[str], timeout_s: float) -> Iterator[dict[str, Any
         with os.fdopen(said) as output:
             line = output.readline()
         if not line:
-            raise RuntimeError(f"{command[:4]} did not start")
+            raise RehearsalError(f"{command[:4]} did not start")
         yield {**json.loads(line), "pid": process.pid}
     finally:
         process.terminate()
@@ -98,6 +102,7 @@ def _environment(described: Mapping[str, Any], mocks: Mapping[str, Mapping[str, 
         "postgres_pid": str(pids["postgres"][0]),
         "worker_pid": str(pids["dataplane"][0]),
         "dataplane_pid": str(pids["dataplane_main"][0]),
+        "dataplane2_pid": str(pids["dataplane_main"][1]),
         "controlplane_pids": " ".join(map(str, pids["controlplane"])),
         **{f"{name}_pid": str(mock["pid"]) for name, mock in mocks.items()},
         **{f"{name}_url": mock["url"] for name, mock in mocks.items()},

@@ -1,4 +1,4 @@
-"""The threat model names what exists: rows of the matrix, tests and files. No row of the matrix is without a threat."""
+"""The threat model names rows, tests and files that exist, and no row of the matrix is without a threat."""
 
 from __future__ import annotations
 
