@@ -40,7 +40,7 @@ class DataPlane:
 
 @contextlib.contextmanager
 def data_plane(
-    fleet: Fleet, *, stdout: int, limits: dict[int, int] | None = None, **settings: str
+    fleet: Fleet, *, stdout: int, limits: dict[int, int] | None = None, settings: dict[str, str] | None = None
 ) -> Iterator[DataPlane]:
     """Starts it with ``stdout`` as its log, resource ``limits`` (``RLIMIT_*``) and other ``settings``, and ends it."""
     port = free_port()
@@ -50,7 +50,7 @@ def data_plane(
         "GATEWAY_METRICS_BIND": f"127.0.0.1:{free_port()}",
         "GATEWAY_ADVERTISED_ADDRESS": f"127.0.0.1:{port}",
         "GATEWAY_DRAIN_TIMEOUT_S": "2",
-        **settings,
+        **(settings or {}),
     }
     environment.pop("GATEWAY_RUNTIME_DIR", None)
     process = subprocess.Popen(
