@@ -26,7 +26,7 @@ PROOFS = (
         "faults/test_redis_failover.py::"
         "a_replica_that_lags_is_denied_until_it_is_rebuilt_and_nothing_spent_is_lost",
         f"{_LINK}::replica_is_not_trusted", "::restarted_redis_denies_until_it_is_stamped_again",
-        lacks="a worker that is killed less than a lease (30 s) before Redis is emptied: nobody else knows what it held",
+        lacks="a worker that is killed less than a lease (30 s) before Redis is emptied: nobody knows what it held",
     ),
     proof(
         "A6.4", "out of memory, read-only, wrong types, no permission, paused",
