@@ -23,7 +23,7 @@ def test_a_full_backlog_denies_and_what_waited_drains_when_postgres_is_back(whol
     key = whole.gateway.key(tenant)
     stream = keyspace.usage(keyspace.shard_of(TenantId(scope_ids(whole.gateway, tenant, key)["tenant"])))
     cap = {"AUDIT_BACKLOG_MAX": str(SHARD_CAP * SHARD_COUNT)}
-    with data_plane(whole, stdout=subprocess.DEVNULL, settings=cap) as plane:
+    with data_plane(whole.gateway, stdout=subprocess.DEVNULL, settings=cap) as plane:
 
         def ask() -> Answer:
             [answer] = ask_all([plane.url], key, [chat(num_predict=16)])
