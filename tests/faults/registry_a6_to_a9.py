@@ -168,7 +168,8 @@ PROOFS = (
         "contract/test_records.py::a_stored_record_means_what_it_meant", "::fields_of_a_later_release_are_ignored",
         "integration/watch/test_planes.py::what_the_stream_says_in_words_of_a_later_release_is_passed_over",
         "integration/ledger/test_events.py::fields_of_a_later_release_are_ignored",
-        lacks="two real releases: there is one so far; scripts are loaded by their digest, so both run",
+        lacks="two real releases: there is one so far; `tests.bench.side_by_side COMMIT` runs a data plane of an "
+        "earlier commit beside today's, with limits, budgets and revocations of both",
     ),
     proof(
         "A8.7", "locked dependencies",
