@@ -116,8 +116,9 @@ class Fleet:
         self.gateway.restarted()
 
     def is_ready(self) -> bool:
-        """Whether all planes run and every data plane says that it is ready."""
-        return len(self.gateway.serving()) == len(self.planes) and all(map(_is_ready, self.gateway.urls))
+        """Whether all planes run, control planes listen and every data plane says that it is ready."""
+        is_whole = len(self.gateway.serving()) == len(self.planes) and not self.gateway.deaf()
+        return is_whole and all(map(_is_ready, self.gateway.urls))
 
     def heal(self) -> None:
         """All links carry again, and every process goes on."""
