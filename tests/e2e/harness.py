@@ -8,13 +8,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import asyncpg
 import grpc
@@ -286,6 +287,14 @@ class Gateway(Process):
                 found[f"dataplane-{number + 1}"] = self.worker(number)
         return found
 
+    def deaf(self) -> list[str]:
+        """The control planes that nobody can connect to, though their processes may be there."""
+        return [
+            f"controlplane-{number}"
+            for number, address in enumerate(self.description["admin_addresses"], 1)
+            if not _listens(urlsplit(f"//{address}"))
+        ]
+
     def may_restart(self, plane: str = "") -> None:
         """From now on this plane, or every one, may be served by another process than before."""
         for name in [plane] if plane else list(self._serving):
@@ -319,6 +328,14 @@ class Gateway(Process):
             successor.terminate()
             successor.wait(timeout=20)
         return code
+
+
+def _listens(address: SplitResult) -> bool:
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def bearer(api_key: str) -> dict[str, str]:

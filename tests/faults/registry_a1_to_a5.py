@@ -135,7 +135,7 @@ PROOFS = (
     proof(
         "A2.8", "time does not tell an unknown prefix from a wrong secret",
         "unit/stages/test_authenticate.py::refusals_leave_on_a_grid_of_time",
-        lacks="the measured AUC over 2 000 pairs: it needs a machine with nothing else on it",
+        lacks="the measured AUC over 2 000 pairs: `tests.bench.timing`, every night; it takes minutes",
     ),
     proof(
         "A2.9", "no default secrets",
@@ -147,7 +147,7 @@ PROOFS = (
         "A3.1", "forbidden, unknown and invalid models read the same",
         "e2e/test_access.py::forbidden_unknown_and_invalid_models_get_the_same_bytes",
         "unit/api/test_problems.py::a_model_and_a_route_that_are_not_permitted_read_the_same",
-        lacks="the same time: it needs a machine with nothing else on it",
+        lacks="the same time, over 2 000 pairs: `tests.bench.timing`, every night; it takes minutes",
     ),
     proof(
         "A3.2", "the model that is authorised is the model that is sent",

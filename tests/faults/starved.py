@@ -1,19 +1,20 @@
-"""One more data plane of a fleet, as a process of the test's own, to which something is denied that others have."""
+"""One more data plane of a gateway, as a process of the test's own: without what others have, or of another release."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import psutil
 
 from deploy.local.ports import free_port
-from tests.e2e.harness import eventually
-from tests.faults.fleet import Fleet
+from tests.e2e.harness import Gateway, eventually
 
 _STOP_TIMEOUT_S = 20.0
 
@@ -40,19 +41,29 @@ class DataPlane:
 
 @contextlib.contextmanager
 def data_plane(
-    fleet: Fleet, *, stdout: int, limits: dict[int, int] | None = None, **settings: str
+    gateway: Gateway,
+    *,
+    stdout: int,
+    limits: dict[int, int] | None = None,
+    settings: dict[str, str] | None = None,
+    code: Path | None = None,
 ) -> Iterator[DataPlane]:
-    """Starts it with ``stdout`` as its log, resource ``limits`` (``RLIMIT_*``) and other ``settings``, and ends it."""
+    """Starts it with ``stdout`` as its log, resource ``limits`` (``RLIMIT_*``) and other ``settings``, and ends it.
+
+    ``code`` is another checkout, whose packages it is made of.
+    """
     port = free_port()
     environment = {
-        **fleet.gateway.dataplane_environment(),
+        **gateway.dataplane_environment(),
         "GATEWAY_BIND_PORT": str(port),
         "GATEWAY_METRICS_BIND": f"127.0.0.1:{free_port()}",
         "GATEWAY_ADVERTISED_ADDRESS": f"127.0.0.1:{port}",
         "GATEWAY_DRAIN_TIMEOUT_S": "2",
-        **settings,
+        **(settings or {}),
     }
     environment.pop("GATEWAY_RUNTIME_DIR", None)
+    if code is not None:
+        environment["PYTHONPATH"] = os.pathsep.join([str(code), str(code / "proto")])
     process = subprocess.Popen(
         [sys.executable, "-m", "dataplane"], env=environment, stdout=stdout, stderr=subprocess.DEVNULL,
         preexec_fn=_limiting(limits or {}),  # noqa: PLW1509 - no other thread of this process holds a lock that it needs

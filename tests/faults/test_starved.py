@@ -61,7 +61,7 @@ def full_disk(folder: Path) -> Iterator[tuple[int, dict[int, int]]]:
 
 @pytest.mark.parametrize("starvation", [nobody_reads, full_disk])
 def test_a_log_that_takes_nothing_stops_no_request(whole: Fleet, key: str, tmp_path: Path, starvation):
-    with starvation(tmp_path) as (stdout, limits), data_plane(whole, stdout=stdout, limits=limits) as plane:
+    with starvation(tmp_path) as (stdout, limits), data_plane(whole.gateway, stdout=stdout, limits=limits) as plane:
         answers = ask(plane, key)
         # Not only requests have lines: everybody who has something to say writes one, in the event loop.
         whole.gateway.redis.client_kill_filter(_type="normal", skipme=True)
@@ -73,7 +73,9 @@ def test_a_log_that_takes_nothing_stops_no_request(whole: Fleet, key: str, tmp_p
 
 
 def test_without_descriptors_clients_are_closed_or_denied_and_it_recovers(whole: Fleet, key: str):
-    with data_plane(whole, stdout=subprocess.DEVNULL, limits={resource.RLIMIT_NOFILE: FEW_DESCRIPTORS}) as plane:
+    with data_plane(
+        whole.gateway, stdout=subprocess.DEVNULL, limits={resource.RLIMIT_NOFILE: FEW_DESCRIPTORS}
+    ) as plane:
         crowd = idle(plane, FEW_DESCRIPTORS)
         # They wait behind those who say nothing, until these are closed.
         answers = ask(plane, key, 8)
