@@ -8,6 +8,7 @@ server has forgotten the script.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from shared import layout
 Argument = str | bytes | int
 _FOLDER = Path(__file__).parent
 _OF_LAYOUT = ("counters", "leases")
+_VALUE = r"(?:\d+|'[^',]*')"
+_NAMES = r"[A-Z_]+(?:, [A-Z_]+)*"
+_CONSTANTS = re.compile(rf"^local (?P<names>{_NAMES}) = (?P<values>{_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
+_NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
 def bulk(*arguments: Argument) -> bytes:
@@ -61,7 +66,7 @@ class Script:
 
     def __init__(self, *files: str) -> None:
         self.name = files[-1]
-        self.source = b"\n".join((b"#!lua", *map(_read, files)))
+        self.source = b"#!lua\n" + with_constants_written_out("\n".join(map(_read, files))).encode()
         digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self._by_digest = bulk("EVALSHA", digest)
         self._by_source = bulk("EVAL", self.source)
@@ -86,8 +91,24 @@ class Script:
         return f"Script({self.name})"
 
 
-def _read(file: str) -> bytes:
-    return layout.included(file) if file in _OF_LAYOUT else (_FOLDER / f"{file}.lua").read_bytes()
+def with_constants_written_out(source: str) -> str:
+    """A script in which ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
+
+    A server runs all of a script in each call: every local that a function uses costs time when the function is made.
+    """
+    values: dict[str, str] = {}
+
+    def take(definition: re.Match[str]) -> str:
+        values.update(zip(definition["names"].split(", "), definition["values"].split(", "), strict=True))
+        return ""
+
+    source = _CONSTANTS.sub(take, source)
+    return _NAME.sub(lambda name: values.get(name[0], name[0]), source)
+
+
+def _read(file: str) -> str:
+    raw = layout.included(file) if file in _OF_LAYOUT else (_FOLDER / f"{file}.lua").read_bytes()
+    return raw.decode()
 
 
 ACQUIRE = Script("standing", "counters", "leases", "periods", "window", "acquire")
