@@ -23,6 +23,7 @@ local function read_counters(raw)
   if not raw then
     return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
   end
+  -- One more comes of `unpack`: where it has stopped. Its place is for whoever includes this.
   return { struct.unpack(COUNTERS, raw) }
 end
 

@@ -27,7 +27,7 @@ local LEAST_OUTPUT = 16
 local function is_full(leases, limit, now_ms)
   -- Most sets are far from full, and counting all is cheaper than counting those that have not expired.
   return limit >= 0 and redis.call('ZCARD', leases) >= limit
-    and redis.call('ZCOUNT', leases, string.format('(%.0f', now_ms), '+inf') >= limit
+    and redis.call('ZCOUNT', leases, string.format('(%d', now_ms), '+inf') >= limit
 end
 
 local function budget_name(at)
@@ -69,7 +69,7 @@ local lease_id, lease = ARGV[6], known[3]
 local limits = { struct.unpack('>dddddddddddddd', ARGV[5]) }
 local prompt, prompt_estimate, wanted, factor = struct.unpack('>dddd', ARGV[7])
 local of_key, of_tenant = read_counters(known[4]), read_counters(known[5])
-of_key.key, of_tenant.key = KEYS[7], KEYS[8]
+of_key[WINDOW_KEY], of_tenant[WINDOW_KEY] = KEYS[7], KEYS[8]
 local window_ms = math.max(now_ms, of_key[LAST_MS], of_tenant[LAST_MS])
 local since_key_ms, since_tenant_ms = window_ms - of_key[LAST_MS], window_ms - of_tenant[LAST_MS]
 advance_window(of_key, window_ms)
@@ -131,7 +131,7 @@ add_at(of_tenant, TOTAL, 0, reserved)
 count_in_window(of_key, estimate, window_ms)
 count_in_window(of_tenant, estimate, window_ms)
 redis.call('MSET', KEYS[9], written_counters(of_key), KEYS[10], written_counters(of_tenant))
-local until_ms = string.format('%.0f', now_ms + limits[13])
+local until_ms = string.format('%d', now_ms + limits[13])
 redis.call('ZADD', KEYS[4], until_ms, lease_id)
 redis.call('ZADD', KEYS[5], until_ms, lease_id)
 redis.call('ZADD', KEYS[6], until_ms, lease_id)

@@ -13,13 +13,15 @@
 -- The clock of the windows never goes back: a server whose clock does must not admit a second time.
 
 local LAST_MS, ADMISSIONS, REQUESTS, TOKENS, SECOND, REQUESTS_NOW, TOKENS_NOW = 15, 16, 17, 18, 19, 20, 21
+-- While a script runs, behind the numbers: the name of the rest, and its buckets once they were changed.
+local WINDOW_KEY, BUCKETS = 22, 23
 local RING, SECONDS, WINDOW_MS = 128, 61, 60000
 local BUCKETS_AT = 1024
 local BUCKET = '>dd'
 local WINDOW_TTL_S = 121
 
 local function buckets_of(window)
-  return window.buckets or redis.call('GETRANGE', window.key, BUCKETS_AT, -1)
+  return window[BUCKETS] or redis.call('GETRANGE', window[WINDOW_KEY], BUCKETS_AT, -1)
 end
 
 local function bucket(buckets, second)
@@ -38,7 +40,7 @@ local function advance_window(window, now_ms)
     return
   end
   if second - current >= SECONDS then
-    window.buckets, window[REQUESTS], window[TOKENS] = string.rep('\0', 16 * SECONDS), 0, 0
+    window[BUCKETS], window[REQUESTS], window[TOKENS] = string.rep('\0', 16 * SECONDS), 0, 0
   else
     local buckets = with_bucket(buckets_of(window), current, window[REQUESTS_NOW], window[TOKENS_NOW])
     for passed = current + 1, second do
@@ -48,7 +50,7 @@ local function advance_window(window, now_ms)
         buckets = with_bucket(buckets, passed, 0, 0)
       end
     end
-    window.buckets = buckets
+    window[BUCKETS] = buckets
   end
   window[SECOND], window[REQUESTS_NOW], window[TOKENS_NOW] = second, 0, 0
 end
@@ -80,7 +82,7 @@ local function wait_for_request_ms(window, limit, now_ms)
       return 0
     end
     local at = 8 * ((window[ADMISSIONS] - limit) % RING)
-    local moment = redis.call('GETRANGE', window.key, at, at + 7)
+    local moment = redis.call('GETRANGE', window[WINDOW_KEY], at, at + 7)
     return moment == '' and 0 or math.max(0, struct.unpack('>d', moment) + WINDOW_MS - now_ms)
   end
   if window[REQUESTS] + 1 <= limit then
@@ -99,10 +101,10 @@ end
 
 -- Counts one request with its tokens. Writes all but the head.
 local function count_in_window(window, tokens, now_ms)
-  local key = window.key
+  local key = window[WINDOW_KEY]
   redis.call('SETRANGE', key, 8 * (window[ADMISSIONS] % RING), struct.pack('>d', now_ms))
-  if window.buckets then
-    redis.call('SETRANGE', key, BUCKETS_AT, window.buckets)
+  if window[BUCKETS] then
+    redis.call('SETRANGE', key, BUCKETS_AT, window[BUCKETS])
     redis.call('EXPIRE', key, WINDOW_TTL_S)
   end
   window[LAST_MS], window[ADMISSIONS] = now_ms, window[ADMISSIONS] + 1
