@@ -66,8 +66,10 @@ def test_an_admission_takes_13_commands(caller: Caller):
     assert commands(caller, decided(caller, b"admitted")) - CLOCK <= 13
 
 
-def test_the_first_admission_of_a_second_takes_six_more(caller: Caller):
+def test_the_first_admission_of_a_second_takes_four_more_and_of_a_minute_six(caller: Caller):
     at(caller, 1000)
+    assert commands(caller, lambda: caller.acquire("of a second")) - CLOCK <= 13 + 4
+    at(caller, 40_000)
     assert commands(caller, decided(caller, b"admitted")) - CLOCK <= 13 + 6
 
 
