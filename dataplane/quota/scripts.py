@@ -20,6 +20,7 @@ _OF_LAYOUT = ("counters", "leases")
 _VALUE = r"(?:\d+|'[^',]*')"
 _NAMES = r"[A-Z_]+(?:, [A-Z_]+)*"
 _CONSTANTS = re.compile(rf"^local (?P<names>{_NAMES}) = (?P<values>{_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
+_FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
 _NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
@@ -66,7 +67,7 @@ class Script:
 
     def __init__(self, *files: str) -> None:
         self.name = files[-1]
-        self.source = b"#!lua\n" + with_constants_written_out("\n".join(map(_read, files))).encode()
+        self.source = b"#!lua\n" + lean("\n".join(map(_read, files))).encode()
         digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self._by_digest = bulk("EVALSHA", digest)
         self._by_source = bulk("EVAL", self.source)
@@ -91,10 +92,11 @@ class Script:
         return f"Script({self.name})"
 
 
-def with_constants_written_out(source: str) -> str:
-    """A script in which ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
+def lean(source: str) -> str:
+    """A script with its constants written out and without functions that it does not use.
 
-    A server runs all of a script in each call: every local that a function uses costs time when the function is made.
+    A server runs all of a script in each call: it makes every function anew, and every local that one of them uses costs
+    time then. So ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
     """
     values: dict[str, str] = {}
 
@@ -103,7 +105,12 @@ def with_constants_written_out(source: str) -> str:
         return ""
 
     source = _CONSTANTS.sub(take, source)
-    return _NAME.sub(lambda name: values.get(name[0], name[0]), source)
+    source = _NAME.sub(lambda name: values.get(name[0], name[0]), source)
+    # From the last to the first: a function is only used by what stands behind it.
+    for function in reversed(list(_FUNCTION.finditer(source))):
+        if not re.search(rf"\b{function['name']}\(", source[function.end() :]):
+            source = source[: function.start()] + source[function.end() :]
+    return source
 
 
 def _read(file: str) -> str:
