@@ -95,8 +95,8 @@ class Script:
 def lean(source: str) -> str:
     """A script with its constants written out and without functions that it does not use.
 
-    A server runs all of a script in each call: it makes every function anew, and every local that one of them uses costs
-    time then. So ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
+    A server runs all of a script in each call: it makes every function anew, and every local that one of them uses
+    costs time then. So ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
     """
     values: dict[str, str] = {}
 
