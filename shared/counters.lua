@@ -10,8 +10,8 @@
 -- A day or a month that is over is kept as long as a request that was admitted in it may run, and longer: until two
 -- newer ones were counted. What comes for one that is gone is for the ledger alone.
 
-local COUNTERS, NO_COUNTERS, COUNTERS_SIZE = '>ddddddddddddddddddddd', string.rep('\0', 168), 168
-local DAYS, MONTHS = 3, 9
+local COUNTERS, COUNTERS_SIZE = '>ddddddddddddddddddddd', 168
+local TOTAL, DAYS, MONTHS = 1, 3, 9
 -- The largest number up to which doubles count exactly.
 local LARGEST = 9007199254740991
 
@@ -20,7 +20,11 @@ local function read_counters(raw)
   if raw and #raw ~= COUNTERS_SIZE then
     error({ err = 'ERR counters are not of this layout' })
   end
-  return { struct.unpack(COUNTERS, raw or NO_COUNTERS) }
+  if not raw then
+    return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+  end
+  -- One more comes of `unpack`: where it has stopped. Its place is for whoever includes this.
+  return { struct.unpack(COUNTERS, raw) }
 end
 
 local function written_counters(counters)
@@ -65,5 +69,5 @@ local function add_to_counters(counters, day, month, used, reserved)
   if of_month then
     add_at(counters, of_month, used, reserved)
   end
-  add_at(counters, 1, used, reserved)
+  add_at(counters, TOTAL, used, reserved)
 end

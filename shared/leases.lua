@@ -11,7 +11,7 @@
 -- event      usage event for the case that nobody settles; the rest of the string
 
 local function open_lease(reserved, estimate, admitted_ms, granted, prompt, day, month, key, tenant, event)
-  return string.format('open %.0f %.0f %.0f %.0f %.0f %d %d - ', reserved, estimate, admitted_ms, granted, prompt, day, month)
+  return string.format('open %d %d %d %d %d %d %d - ', reserved, estimate, admitted_ms, granted, prompt, day, month)
     .. key .. ' ' .. tenant .. ' ' .. event
 end
 
@@ -20,7 +20,16 @@ local function state_of(lease)
   return lease and string.match(lease, '^%l+')
 end
 
--- Of an open lease: reserved, estimate, moment of its admission in ms, granted, prompt, day, month, mark, key scope.
+-- Of an open lease what its settlement needs: reserved, estimate, moment of its admission in ms.
+local function reserved_by(lease)
+  local reserved, estimate, admitted_ms = string.match(lease, '^open (%d+) (%d+) (%d+) ')
+  if not admitted_ms then
+    error({ err = 'ERR a lease is not of this layout' })
+  end
+  return tonumber(reserved), tonumber(estimate), tonumber(admitted_ms)
+end
+
+-- All of it: reserved, estimate, moment of its admission in ms, granted, prompt, day, month, mark, key scope.
 local function parts_of(lease)
   local reserved, estimate, admitted_ms, granted, prompt, day, month, mark, key = string.match(lease,
     '^open (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) (%d+) ([x-]) (%S+) ')

@@ -5,6 +5,7 @@
 -- each scope its counters as they stand before the head of the windows, '' where there are none.
 -- Answers of how many scopes, -1 when the token is lost or somebody else has stamped the fence.
 local HEAD_AT, WINDOW_MS = 113, 121000
+local NO_COUNTERS = string.rep('\0', COUNTERS_SIZE)
 
 -- The head of the windows as it stands in the string of a scope, that of none where there is no such string.
 local function head_of(raw)

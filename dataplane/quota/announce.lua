@@ -10,8 +10,8 @@
 --        the prompt among them, granted num_predict, usage event for the case that nobody settles
 -- Reply  announced, or late when the rebuild is over or another's, and nothing was written
 
-local known = redis.call('MGET', KEYS[1], KEYS[2])
-if known[1] ~= ARGV[1] or (known[2] and string.sub(known[2], 1, #ARGV[2]) == ARGV[2]) then
+local fence = redis.call('GET', KEYS[2])
+if redis.call('GET', KEYS[1]) ~= ARGV[1] or (fence and string.sub(fence, 1, #ARGV[2]) == ARGV[2]) then
   return 'late'
 end
 local events = tonumber(ARGV[7])

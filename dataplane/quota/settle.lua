@@ -31,7 +31,7 @@ local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
 local charged, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local reserved, estimate, admitted_ms = 0, charged, 0
 if state then
-  reserved, estimate, admitted_ms = parts_of(lease)
+  reserved, estimate, admitted_ms = reserved_by(lease)
 end
 add_to_counters(of_key, day, month, charged, -reserved)
 add_to_counters(of_tenant, day, month, charged, -reserved)

@@ -13,13 +13,25 @@
 -- The clock of the windows never goes back: a server whose clock does must not admit a second time.
 
 local LAST_MS, ADMISSIONS, REQUESTS, TOKENS, SECOND, REQUESTS_NOW, TOKENS_NOW = 15, 16, 17, 18, 19, 20, 21
+-- While a script runs, behind the numbers: the name of the rest, and its buckets once they were changed.
+local WINDOW_KEY, BUCKETS = 22, 23
 local RING, SECONDS, WINDOW_MS = 128, 61, 60000
-local BUCKETS_AT = 1024
+local BUCKETS_AT, BUCKETS_SIZE = 1024, 976
 local BUCKET = '>dd'
-local WINDOW_TTL_S = 121
+-- Set once a minute: then it has 121 s left after the last admission.
+local WINDOW_TTL_S = 181
 
+local function no_buckets()
+  return string.rep('\0', BUCKETS_SIZE)
+end
+
+-- And whether they were there: a clock that has gone ahead and back lets them expire before their head is old.
 local function buckets_of(window)
-  return window.buckets or redis.call('GETRANGE', window.key, BUCKETS_AT, -1)
+  local buckets = window[BUCKETS] or redis.call('GETRANGE', window[WINDOW_KEY], BUCKETS_AT, -1)
+  if #buckets == BUCKETS_SIZE then
+    return buckets, true
+  end
+  return no_buckets(), false
 end
 
 local function bucket(buckets, second)
@@ -38,9 +50,13 @@ local function advance_window(window, now_ms)
     return
   end
   if second - current >= SECONDS then
-    window.buckets, window[REQUESTS], window[TOKENS] = string.rep('\0', 16 * SECONDS), 0, 0
+    window[BUCKETS], window[REQUESTS], window[TOKENS] = no_buckets(), 0, 0
   else
-    local buckets = with_bucket(buckets_of(window), current, window[REQUESTS_NOW], window[TOKENS_NOW])
+    local buckets, were_there = buckets_of(window)
+    if not were_there then
+      window[REQUESTS], window[TOKENS] = window[REQUESTS_NOW], window[TOKENS_NOW]
+    end
+    buckets = with_bucket(buckets, current, window[REQUESTS_NOW], window[TOKENS_NOW])
     for passed = current + 1, second do
       local requests, tokens = bucket(buckets, passed)
       if requests ~= 0 or tokens ~= 0 then
@@ -48,7 +64,7 @@ local function advance_window(window, now_ms)
         buckets = with_bucket(buckets, passed, 0, 0)
       end
     end
-    window.buckets = buckets
+    window[BUCKETS] = buckets
   end
   window[SECOND], window[REQUESTS_NOW], window[TOKENS_NOW] = second, 0, 0
 end
@@ -80,7 +96,7 @@ local function wait_for_request_ms(window, limit, now_ms)
       return 0
     end
     local at = 8 * ((window[ADMISSIONS] - limit) % RING)
-    local moment = redis.call('GETRANGE', window.key, at, at + 7)
+    local moment = redis.call('GETRANGE', window[WINDOW_KEY], at, at + 7)
     return moment == '' and 0 or math.max(0, struct.unpack('>d', moment) + WINDOW_MS - now_ms)
   end
   if window[REQUESTS] + 1 <= limit then
@@ -99,11 +115,13 @@ end
 
 -- Counts one request with its tokens. Writes all but the head.
 local function count_in_window(window, tokens, now_ms)
-  local key = window.key
+  local key = window[WINDOW_KEY]
   redis.call('SETRANGE', key, 8 * (window[ADMISSIONS] % RING), struct.pack('>d', now_ms))
-  if window.buckets then
-    redis.call('SETRANGE', key, BUCKETS_AT, window.buckets)
-    redis.call('EXPIRE', key, WINDOW_TTL_S)
+  if window[BUCKETS] then
+    redis.call('SETRANGE', key, BUCKETS_AT, window[BUCKETS])
+    if math.floor(window[LAST_MS] / 60000) ~= math.floor(now_ms / 60000) then
+      redis.call('EXPIRE', key, WINDOW_TTL_S)
+    end
   end
   window[LAST_MS], window[ADMISSIONS] = now_ms, window[ADMISSIONS] + 1
   window[REQUESTS], window[TOKENS] = window[REQUESTS] + 1, window[TOKENS] + tokens

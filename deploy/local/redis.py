@@ -175,6 +175,8 @@ class Redis:
             "save": '""',
             "maxmemory": DEFAULT_MAXMEMORY,
             "maxmemory-policy": "noeviction",
+            # As in deploy/redis/redis.conf.
+            "zset-max-listpack-entries": "8",
         } | self._settings
         return "".join(f"{name} {value}\n" for name, value in settings.items()) + self._users()
 

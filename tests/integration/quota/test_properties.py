@@ -341,3 +341,29 @@ def test_counters_of_another_layout_are_an_error_and_nothing_is_written(
     with pytest.raises(redis_client.ResponseError, match="not of this layout"):
         caller.acquire("one")
     assert everything(state) == before
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+def test_a_window_that_was_lost_without_its_head_forgets_and_goes_on(state: PublishedState):
+    caller = fresh(state, key_limits=limits(rpm=200, tpm=1000), tenant_limits=limits(rpm=100))
+    for second in range(3):
+        set_clock(state.client, START_MS + 1000 * second)
+        caller.acquire(demand=Demand(prompt_bound=1, prompt_estimate=0, num_predict=100))
+    for scope in scopes(caller):
+        state.client.delete(keyspace.window(caller.principal.shard, scope))
+    # The second that was current is in the head.
+    for second, requests in ((3, 2), (4, 3), (63, 3), (64, 3), (65, 3)):
+        set_clock(state.client, START_MS + 1000 * second)
+        reply = caller.acquire(demand=Demand(prompt_bound=1, prompt_estimate=0, num_predict=100))
+        assert (reply[0], reply[3:7]) == (b"admitted", [requests, 100 * requests] * 2)
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+def test_a_window_outlives_its_latest_admission_by_two_minutes(state: PublishedState):
+    caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
+    for second in (0, 1, 29, 89):
+        set_clock(state.client, START_MS + 1000 * second)
+        caller.acquire(demand=TINY)
+        for scope in scopes(caller):
+            # The server's own clock stands still meanwhile: a minute that the test's has gained may have gone.
+            assert state.client.ttl(keyspace.window(caller.principal.shard, scope)) >= 120 + 60 - 1
