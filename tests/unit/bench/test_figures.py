@@ -97,11 +97,11 @@ def test_a_document_without_the_marks_is_left_as_it_is(tmp_path):
 
 def test_a_document_is_filled_and_has_its_plots_beside_it(tmp_path):
     document = tmp_path / "PERFORMANCE.md"
-    document.write_text("before\n<!-- run: x -->\nold\n<!-- /run -->\nafter\n")
+    document.write_text("before\n<!-- run: x -->\nstale\n<!-- /run -->\nafter\n")
     performance_document.write(document, result_of(sample(OURS, us=71), sample(OURS, us=700, case=STREAM_NATIVE)))
     text = document.read_text()
     assert text.startswith("before\n<!-- run: x -->\n\n| Goal")
-    assert "old" not in text
+    assert "stale" not in text
     for name in (performance_document.COST_PLOT, performance_document.LATENCY_PLOT):
         assert f"]({name})" in text
         assert (tmp_path / name).read_text().startswith("<svg")
