@@ -28,6 +28,7 @@ from tests.bench import performance_document, processes, profile, result, target
 from tests.bench.cases import CASES, Case, quick
 from tests.bench.figures import Samples
 from tests.bench.litellm_proxy import litellm
+from tests.bench.load import LoadError
 from tests.bench.measure import Sample, measured, settled
 from tests.bench.result import Result
 from tests.bench.targets import LITELLM, OURS, OURS_TWO, Cores, FastOllama, Target, UnavailableError
@@ -91,7 +92,10 @@ async def rounds(made: Fleet, plan: Plan, say: Callable[[str], None]) -> list[Sa
                 names = [name for name in (*case.targets, *further) if name in made.targets]
                 for name in names if number % 2 == 0 else reversed(names):
                     target = made.targets[name]
-                    samples.append(await measured(target, case, connections, plan.seconds))
+                    try:
+                        samples.append(await measured(target, case, connections, plan.seconds))
+                    except LoadError as fault:
+                        raise LoadError(f"{name}, {case.name}, {connections} connections: {fault}") from fault
                     await settled(target)
         say(f"round {number + 1} of {plan.rounds} took {time.monotonic() - began_s:.0f} s")
     return samples

@@ -83,6 +83,11 @@ class _Connection(asyncio.Protocol):
         if self._is_busy:
             self._load.failed(f"the connection was lost within a reply: {exc}")
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can be asked."""
+        return self._transport is not None and not self._transport.is_closing()
+
     def ask(self) -> None:
         """Sends the request."""
         if self._transport is None or self._transport.is_closing():
@@ -159,12 +164,17 @@ class Load:
         self._done: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> Self:
+        await self._connect()
+        return self
+
+    async def _connect(self) -> None:
+        """Opens what is missing: servers close connections that are idle for some seconds."""
+        self._connections = [connection for connection in self._connections if connection.is_open]
         loop = asyncio.get_running_loop()
         host, port = str(self._address.hostname), int(self._address.port or 80)
-        for _ in range(self._count):
+        while len(self._connections) < self._count:
             _, connection = await loop.create_connection(lambda: _Connection(self), host, port)
             self._connections.append(connection)
-        return self
 
     async def __aexit__(self, *exception: object) -> None:
         for connection in self._connections:
@@ -172,6 +182,7 @@ class Load:
 
     async def run(self, *, seconds: float) -> Answers:
         """Asks for so long; requests that were under way then are waited for and count. Raises ``LoadError``."""
+        await self._connect()
         self._answers = Answers()
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()

@@ -92,3 +92,11 @@ async def test_a_server_that_goes_away_ends_the_measurement():
 
 def message(model: str, *, is_streamed: bool) -> bytes:
     return Request(path="/api/chat", model=model, is_streamed=is_streamed).to_bytes("http://mock", None)
+
+
+async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_again():
+    async with mock() as url, Load(url, [message(REPLY, is_streamed=False)], 2) as load:
+        await load.run(seconds=0)
+        for connection in load._connections:
+            connection.close()
+        assert len((await load.run(seconds=0)).took_s) == 2
