@@ -45,7 +45,7 @@ class Plan:
     profile_s: float
 
 
-FULL = Plan(cases=CASES, rounds=5, seconds=0.8, profile_s=6)
+FULL = Plan(cases=CASES, rounds=5, seconds=0.7, profile_s=6)
 QUICK = Plan(cases=quick(), rounds=3, seconds=0.6, profile_s=4)
 
 

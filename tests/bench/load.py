@@ -180,17 +180,23 @@ class Load:
         for connection in self._connections:
             connection.close()
 
-    async def run(self, *, seconds: float) -> Answers:
-        """Asks for so long; requests that were under way then are waited for and count. Raises ``LoadError``."""
+    async def run(self, *, seconds: float, spread_s: float = 0.0) -> Answers:
+        """Asks for so long; requests that were under way then are waited for and count. Raises ``LoadError``.
+
+        The first requests of all connections are spread evenly over ``spread_s``, in which each is asked once at least.
+        """
         await self._connect()
         self._answers = Answers()
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
         self._until_s = began_s + seconds
         self._busy = len(self._connections)
-        for connection in self._connections:
-            connection.ask()
-        async with asyncio.timeout(seconds + _TIMEOUT_S):
+        for number, connection in enumerate(self._connections):
+            if spread_s:
+                asyncio.get_running_loop().call_later(spread_s * number / self._count, connection.ask)
+            else:
+                connection.ask()
+        async with asyncio.timeout(seconds + spread_s + _TIMEOUT_S):
             await self._done
         self._answers.lasted_s = time.perf_counter() - began_s
         return self._answers

@@ -100,3 +100,10 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_opened_again():
         for connection in load._connections:
             connection.close()
         assert len((await load.run(seconds=0)).took_s) == 2
+
+
+async def test_requests_begin_evenly_over_the_time_that_is_said():
+    async with mock() as url, Load(url, [message(REPLY, is_streamed=False)], 5) as load:
+        answers = await load.run(seconds=0, spread_s=0.2)
+    assert len(answers.took_s) == 5
+    assert answers.lasted_s >= 0.16
