@@ -28,6 +28,7 @@ from tests.bench import performance_document, processes, profile, result, target
 from tests.bench.cases import CASES, Case, quick
 from tests.bench.figures import Samples
 from tests.bench.litellm_proxy import litellm
+from tests.bench.load import LoadError
 from tests.bench.measure import Sample, measured, settled
 from tests.bench.result import Result
 from tests.bench.targets import LITELLM, OURS, OURS_TWO, Cores, FastOllama, Target, UnavailableError
@@ -44,7 +45,7 @@ class Plan:
     profile_s: float
 
 
-FULL = Plan(cases=CASES, rounds=5, seconds=0.8, profile_s=6)
+FULL = Plan(cases=CASES, rounds=5, seconds=0.7, profile_s=6)
 QUICK = Plan(cases=quick(), rounds=3, seconds=0.6, profile_s=4)
 
 
@@ -91,7 +92,10 @@ async def rounds(made: Fleet, plan: Plan, say: Callable[[str], None]) -> list[Sa
                 names = [name for name in (*case.targets, *further) if name in made.targets]
                 for name in names if number % 2 == 0 else reversed(names):
                     target = made.targets[name]
-                    samples.append(await measured(target, case, connections, plan.seconds))
+                    try:
+                        samples.append(await measured(target, case, connections, plan.seconds))
+                    except LoadError as fault:
+                        raise LoadError(f"{name}, {case.name}, {connections} connections: {fault}") from fault
                     await settled(target)
         say(f"round {number + 1} of {plan.rounds} took {time.monotonic() - began_s:.0f} s")
     return samples

@@ -44,14 +44,13 @@ class Sample:
 async def measured(target: Target, case: Case, connections: int, seconds: float) -> Sample:
     """Asks for ``seconds``, after a moment that does not count. Raises ``LoadError`` when the answers are none."""
     message = case.request.to_bytes(target.url, target.api_key)
-    seconds = max(seconds, case.seconds)
-    async with Load(target.url, message, connections) as load:
-        if not case.seconds:
+    async with Load(target.url, [message], connections) as load:
+        if not case.spread_s:
             await load.run(seconds=WARM_UP_S)
         before, threads_before = _cpu(target), _threads(target)
         _forget_scripts(target)
         load_s = time.process_time()
-        answers = await load.run(seconds=seconds)
+        answers = await load.run(seconds=case.spread_s or seconds, spread_s=case.spread_s)
         load_s = time.process_time() - load_s
         await asyncio.sleep(_AFTERMATH_S)
         after, threads_after = _cpu(target), _threads(target)

@@ -28,11 +28,12 @@ DIRECT, NGINX, OURS, OURS_TWO, LITELLM = "direct", "nginx", "ours", "ours, 2 wor
 START_TIMEOUT_S = 120.0
 _BACKGROUND = 10
 # Every limit is in force, none is met.
+CONCURRENT = 1000
 _MANY = 10**9
-_LIMITS = {
+LIMITS = {
     "rpm": 1_000_000,
     "tpm": _MANY,
-    "concurrent": 1000,
+    "concurrent": CONCURRENT,
     "budget_day": 10**12,
     "budget_month": 10**12,
     "budget_total": 10**12,
@@ -100,6 +101,11 @@ class Cores:
         first, *rest = processes.cores()
         return cls(servers=(first,), others=tuple(rest) or (first,))
 
+    @classmethod
+    def shared(cls) -> Cores:
+        """All of them for everybody."""
+        return cls(servers=tuple(processes.cores()), others=tuple(processes.cores()))
+
 
 class FastOllama(Process):
     """The mock as a process of its own, and as the backend that a gateway is told of."""
@@ -160,8 +166,8 @@ def ours(
         )
         with running(Gateway(Path(folder), [mock], *told, *options)) as gateway:
             gateway.tenant("bench")
-            gateway.update_tenant("bench", clear=(), **_LIMITS)
-            api_key = gateway.key("bench", limits=limits_pb2.Limits(**_LIMITS))
+            gateway.update_tenant("bench", clear=(), **LIMITS)
+            api_key = gateway.key("bench", limits=limits_pb2.Limits(**LIMITS))
             gateway.wait_for_models(api_key, *(f"{model}:latest" for model in fast_replies.MODELS))
             yield Target(
                 name=name,
@@ -176,7 +182,8 @@ def ours(
 def _placed(gateway: Gateway, cores: Cores) -> dict[str, list[int]]:
     """The gateway's processes by role, each put where it belongs."""
     pids = gateway.description["pids"]
-    processes.pin([*pids["up"], *pids["dataplane_main"]], cores.others, niceness=_BACKGROUND)
+    niceness = 0 if set(cores.servers) == set(cores.others) else _BACKGROUND
+    processes.pin([*pids["up"], *pids["dataplane_main"]], cores.others, niceness=niceness)
     placed = {
         DATA_PLANE: list(pids["dataplane"]),
         REDIS: list(pids["redis"]),
@@ -185,7 +192,7 @@ def _placed(gateway: Gateway, cores: Cores) -> dict[str, list[int]]:
     placed[POSTGRES] = processes.family(pids["postgres"][0])
     processes.pin(placed[DATA_PLANE], cores.servers)
     processes.pin(placed[REDIS], cores.others)
-    processes.pin([*placed[CONTROL_PLANE], *placed[POSTGRES]], cores.others, niceness=_BACKGROUND)
+    processes.pin([*placed[CONTROL_PLANE], *placed[POSTGRES]], cores.others, niceness=niceness)
     return placed
 
 
