@@ -100,6 +100,11 @@ class Cores:
         first, *rest = processes.cores()
         return cls(servers=(first,), others=tuple(rest) or (first,))
 
+    @classmethod
+    def shared(cls) -> Cores:
+        """All of them for everybody."""
+        return cls(servers=tuple(processes.cores()), others=tuple(processes.cores()))
+
 
 class FastOllama(Process):
     """The mock as a process of its own, and as the backend that a gateway is told of."""
@@ -176,7 +181,8 @@ def ours(
 def _placed(gateway: Gateway, cores: Cores) -> dict[str, list[int]]:
     """The gateway's processes by role, each put where it belongs."""
     pids = gateway.description["pids"]
-    processes.pin([*pids["up"], *pids["dataplane_main"]], cores.others, niceness=_BACKGROUND)
+    niceness = 0 if set(cores.servers) == set(cores.others) else _BACKGROUND
+    processes.pin([*pids["up"], *pids["dataplane_main"]], cores.others, niceness=niceness)
     placed = {
         DATA_PLANE: list(pids["dataplane"]),
         REDIS: list(pids["redis"]),
@@ -185,7 +191,7 @@ def _placed(gateway: Gateway, cores: Cores) -> dict[str, list[int]]:
     placed[POSTGRES] = processes.family(pids["postgres"][0])
     processes.pin(placed[DATA_PLANE], cores.servers)
     processes.pin(placed[REDIS], cores.others)
-    processes.pin([*placed[CONTROL_PLANE], *placed[POSTGRES]], cores.others, niceness=_BACKGROUND)
+    processes.pin([*placed[CONTROL_PLANE], *placed[POSTGRES]], cores.others, niceness=niceness)
     return placed
 
 
