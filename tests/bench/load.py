@@ -1,14 +1,16 @@
 """Asks a server as fast as it answers, over a fixed number of connections, at as little cost as Python has.
 
-Each connection sends the same bytes again as soon as the reply is whole (a closed loop). A reply that is not a 200, or
-that is much shorter or longer than the first one, ends the measurement with ``LoadError``.
+Each connection sends the next request as soon as the reply is whole (a closed loop). A reply with another status than
+the expected one, or that is much shorter or longer than the first, ends the measurement with ``LoadError``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self, cast
 from urllib.parse import urlsplit
@@ -53,8 +55,6 @@ class Answers:
     first_s: list[float] = field(default_factory=list)
     # From the first request to the last reply.
     lasted_s: float = 0.0
-    # Of the first reply, for whoever wants to know what was measured.
-    sample: bytes = b""
 
 
 class _Connection(asyncio.Protocol):
@@ -92,7 +92,7 @@ class _Connection(asyncio.Protocol):
         self._first_at_s = 0.0
         self._is_busy = True
         self._asked_at_s = time.perf_counter()
-        self._transport.write(self._load.message)
+        self._transport.write(next(self._load.messages))
 
     def data_received(self, data: bytes) -> None:
         """See ``asyncio.Protocol``."""
@@ -103,8 +103,6 @@ class _Connection(asyncio.Protocol):
                 return
         if data and not self._first_at_s:
             self._first_at_s = time.perf_counter()
-        if self._load.sample is not None:
-            self._load.sample += data
         if self._is_chunked:
             self._tail = (self._tail + data)[-5:] if len(data) < len(_LAST_CHUNK) else data[-5:]
             is_whole = self._tail == _LAST_CHUNK
@@ -124,7 +122,7 @@ class _Connection(asyncio.Protocol):
             self._head = data
             return b""
         head = data[:end].lower()
-        if b" 200 " not in head[:16]:
+        if self._load.status not in head[:16]:
             self._load.failed(f"an answer that is none: {data[:300]!r}")
         at = head.find(b"\r\ncontent-length:")
         self._is_chunked = at < 0
@@ -142,15 +140,15 @@ class _Connection(asyncio.Protocol):
 
 
 class Load:
-    """Connections to one server that ask the same.
+    """Connections to one server that ask one message after the other, and then again from the first.
 
     async with Load(...) as load:
         answers = await load.run(seconds=2)
     """
 
-    def __init__(self, url: str, message: bytes, connections: int) -> None:
-        self.message = message
-        self.sample: bytes | None = None
+    def __init__(self, url: str, messages: Sequence[bytes], connections: int, *, status: int = 200) -> None:
+        self.messages = itertools.cycle(messages)
+        self.status = b" %d " % status
         self._address = urlsplit(url)
         self._count = connections
         self._connections: list[_Connection] = []
@@ -175,7 +173,6 @@ class Load:
     async def run(self, *, seconds: float) -> Answers:
         """Asks for so long; requests that were under way then are waited for and count. Raises ``LoadError``."""
         self._answers = Answers()
-        self.sample = b"" if self._count == 1 and seconds == 0 else None
         self._done = asyncio.get_running_loop().create_future()
         began_s = time.perf_counter()
         self._until_s = began_s + seconds
@@ -185,7 +182,6 @@ class Load:
         async with asyncio.timeout(seconds + _TIMEOUT_S):
             await self._done
         self._answers.lasted_s = time.perf_counter() - began_s
-        self._answers.sample = self.sample or b""
         return self._answers
 
     def answered(self, connection: _Connection, took_s: float, first_s: float, size: int) -> None:

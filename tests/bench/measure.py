@@ -45,7 +45,7 @@ async def measured(target: Target, case: Case, connections: int, seconds: float)
     """Asks for ``seconds``, after a moment that does not count. Raises ``LoadError`` when the answers are none."""
     message = case.request.to_bytes(target.url, target.api_key)
     seconds = max(seconds, case.seconds)
-    async with Load(target.url, message, connections) as load:
+    async with Load(target.url, [message], connections) as load:
         if not case.seconds:
             await load.run(seconds=WARM_UP_S)
         before, threads_before = _cpu(target), _threads(target)

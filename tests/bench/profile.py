@@ -88,7 +88,7 @@ def _profiled(
 
 
 async def _under_load(target: Target, case: Case, child: subprocess.Popen[str]) -> None:
-    async with Load(target.url, case.request.to_bytes(target.url, target.api_key), CONNECTIONS) as load:
+    async with Load(target.url, [case.request.to_bytes(target.url, target.api_key)], CONNECTIONS) as load:
         while child.poll() is None:
             await load.run(seconds=0.2)
             await asyncio.sleep(0)

@@ -28,11 +28,12 @@ DIRECT, NGINX, OURS, OURS_TWO, LITELLM = "direct", "nginx", "ours", "ours, 2 wor
 START_TIMEOUT_S = 120.0
 _BACKGROUND = 10
 # Every limit is in force, none is met.
+CONCURRENT = 1000
 _MANY = 10**9
-_LIMITS = {
+LIMITS = {
     "rpm": 1_000_000,
     "tpm": _MANY,
-    "concurrent": 1000,
+    "concurrent": CONCURRENT,
     "budget_day": 10**12,
     "budget_month": 10**12,
     "budget_total": 10**12,
@@ -165,8 +166,8 @@ def ours(
         )
         with running(Gateway(Path(folder), [mock], *told, *options)) as gateway:
             gateway.tenant("bench")
-            gateway.update_tenant("bench", clear=(), **_LIMITS)
-            api_key = gateway.key("bench", limits=limits_pb2.Limits(**_LIMITS))
+            gateway.update_tenant("bench", clear=(), **LIMITS)
+            api_key = gateway.key("bench", limits=limits_pb2.Limits(**LIMITS))
             gateway.wait_for_models(api_key, *(f"{model}:latest" for model in fast_replies.MODELS))
             yield Target(
                 name=name,
