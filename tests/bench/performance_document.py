@@ -132,8 +132,8 @@ def _difference_ms(value: str) -> Callable[[Sample, Sample], float]:
     return lambda one, other: (getattr(one, value) - getattr(other, value)) * _MS
 
 
-def _role(role: str) -> Callable[[Sample], float]:
-    return lambda one: one.cpu_us[role]
+def _role(role: str) -> Callable[[Sample], float | None]:
+    return lambda one: one.cpu_us.get(role)
 
 
 def _divided(figure: Figure | None, by: int) -> Figure | None:
