@@ -14,6 +14,7 @@ from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api.dialect import Caps, Endpoint, Rendering
 from dataplane.api.problems import rate_headers
+from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -27,6 +28,7 @@ from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.ports import Batch
 from dataplane.rates import Rates
+from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
 from dataplane.values import Arrival, Credentials, InferenceRequest
 
 Headers = list[tuple[bytes, bytes]]
@@ -52,42 +54,13 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     caps: Caps
 
 
-class Stalls:
-    """Writes that are waiting for a client to read; one look per second ends those that wait too long."""
-
-    PERIOD_S = 1.0
-
-    def __init__(self, *, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._writing: dict[HTTPExchange, float] = {}
-
-    def started(self, exchange: HTTPExchange, now_s: float) -> None:
-        """A write began."""
-        self._writing[exchange] = now_s
-
-    def ended(self, exchange: HTTPExchange) -> None:
-        """It came back."""
-        self._writing.pop(exchange, None)
-
-    async def watch(self) -> None:
-        """Runs until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self.PERIOD_S)
-            oldest_s = loop.time() - self._timeout_s
-            for exchange in [late for late, since_s in self._writing.items() if since_s < oldest_s]:
-                exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
-
-    def __repr__(self) -> str:
-        return f"Stalls(writing={len(self._writing)})"
-
-
 class HTTPExchange:
     """Implements ``ports.Exchange`` for one request. Close it when the request is over."""
 
     __slots__ = (
         "_body_complete",
         "_credentials",
+        "_departures",
         "_edge",
         "_endpoint",
         "_inference",
@@ -109,6 +82,7 @@ class HTTPExchange:
         endpoint: Endpoint | None,
         edge: Edge,
         stalls: Stalls,
+        departures: Departures,
         arrival: Arrival,
         credentials: Credentials,
         interrupt: Interrupt,
@@ -119,6 +93,7 @@ class HTTPExchange:
         self._endpoint = endpoint
         self._edge = edge
         self._stalls = stalls
+        self._departures = departures
         self.arrival = arrival
         self._credentials = credentials
         self.interrupt = interrupt
@@ -145,7 +120,7 @@ class HTTPExchange:
         parsed = self._endpoint.parse(await self.body(), self._edge.caps)
         self._inference = parsed.request
         self._rendering = parsed.rendering(self.arrival.request_id, self.arrival.created_at_ms // 1000)
-        self._watcher = asyncio.create_task(self._watch_disconnect())
+        self._departures.expect(self)
         return parsed.request
 
     def admitted(self, inference: InferenceRequest, rates: Rates) -> None:
@@ -155,12 +130,14 @@ class HTTPExchange:
 
     async def body(self) -> bytes:
         """The whole body. Raises ``RequestError`` (400, 408, 413, 415)."""
-        declared = self._declared_length()
+        declared, timeout_s = self._declared_length(), self._edge.body_timeout_s
+        deadline = ReadDeadline(total_s=timeout_s)
         try:
-            async with asyncio.timeout(self._edge.body_timeout_s):
-                return await self._read(declared)
-        except TimeoutError:
+            return await deadline.wait(self._read(declared), deadline.after(timeout_s))
+        except DeadlinePassedError:
             raise BodyTimeoutError("the body did not arrive in time") from None
+        finally:
+            deadline.close()
 
     async def deliver(self, batches: AsyncIterator[Batch]) -> None:
         """See ``ports.Exchange``."""
@@ -190,8 +167,13 @@ class HTTPExchange:
         """Writes the last event of a stream that failed; the connection is cut afterwards by the caller."""
         await self._write(event, more=True)
 
+    def start_watching(self) -> None:
+        """See ``watching.Asker``."""
+        self._watcher = asyncio.create_task(self._watch_disconnect())
+
     async def close(self) -> None:
         """Stops watching the client; idempotent."""
+        self._departures.forget(self)
         watcher, self._watcher = self._watcher, None
         if watcher is not None and not watcher.done():
             watcher.cancel()

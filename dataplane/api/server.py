@@ -13,9 +13,10 @@ from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api import listings, problems, routes
 from dataplane.api.dialect import JSON_UTF8
-from dataplane.api.exchange import Edge, HTTPExchange, Stalls
+from dataplane.api.exchange import Edge, HTTPExchange
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.routes import Kind, Route
+from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
     ClientClosedError,
     ForbiddenError,
@@ -58,6 +59,7 @@ class Server:
         models: Models,
         edge: Edge,
         stalls: Stalls,
+        departures: Departures,
         proxies: TrustedProxies,
         clock: Clock,
     ) -> None:
@@ -65,6 +67,7 @@ class Server:
         self._models = models
         self._edge = edge
         self._stalls = stalls
+        self._departures = departures
         self._proxies = proxies
         self._clock = clock
         self.in_flight: set[HTTPExchange] = set()
@@ -129,6 +132,7 @@ class Server:
             endpoint=route.endpoint,
             edge=self._edge,
             stalls=self._stalls,
+            departures=self._departures,
             arrival=arrival,
             credentials=Credentials(authorization=tuple(authorization), client_ip=client_ip),
             interrupt=interrupt,

@@ -88,13 +88,15 @@ class RedisKeys:
         self._names: dict[KeyId, bytes] = {}
         self._pending: dict[bytes, asyncio.Future[Principal]] = {}
 
+    def remembered(self, api_key: str) -> Principal | None:
+        """See ``ports.Keys``."""
+        return self._remembered(self._name_of(api_key))
+
     async def principal(self, api_key: str) -> Principal:
         """The principal of a key whose checksum is right. Raises ``AuthenticationError`` or ``CannotCheckError``."""
-        name = hashlib.blake2b(api_key.encode(), key=self._name_key, digest_size=16).digest()
-        cached = self._cache.get(name)
-        if cached is not None and cached.until_s > self._clock.monotonic():
-            self.counts.hits += 1
-            return cached.principal
+        name = self._name_of(api_key)
+        if (remembered := self._remembered(name)) is not None:
+            return remembered
         # Those who ask for the same key meanwhile share one answer; if the one who asks gives up, another does.
         while (pending := self._pending.get(name)) is not None:
             await asyncio.wait((pending,))
@@ -127,6 +129,16 @@ class RedisKeys:
         for principal in principals:
             if principal.tenant_id == tenant_id:
                 self.forget_key(principal.key_id)
+
+    def _name_of(self, api_key: str) -> bytes:
+        return hashlib.blake2b(api_key.encode(), key=self._name_key, digest_size=16).digest()
+
+    def _remembered(self, name: bytes) -> Principal | None:
+        cached = self._cache.get(name)
+        if cached is None or cached.until_s <= self._clock.monotonic():
+            return None
+        self.counts.hits += 1
+        return cached.principal
 
     async def _resolved(self, name: bytes, api_key: str) -> Principal:
         pending = self._pending[name] = asyncio.get_running_loop().create_future()

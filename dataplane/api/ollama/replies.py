@@ -6,6 +6,7 @@ remote and debugging output are never written; a reply names the model as its cl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -100,7 +101,7 @@ class FrameRendering:
         self._model = model
         self.stream = stream
         self._request_id = request_id
-        self._created_at = datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._created_at = _moment(created_s)
 
     @property
     def content_type(self) -> bytes:
@@ -132,6 +133,12 @@ class FrameRendering:
 
     def __repr__(self) -> str:
         return f"FrameRendering(stream={self.stream})"
+
+
+# Requests of one second share it.
+@functools.lru_cache(maxsize=8)
+def _moment(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def chat_frame(model: str, created_at: str, said: Said, record: Record) -> ChatFrame:

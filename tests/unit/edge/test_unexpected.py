@@ -7,9 +7,10 @@ from typing import Any, cast
 import structlog
 
 from dataplane.api.dialect import Caps
-from dataplane.api.exchange import Edge, Stalls
+from dataplane.api.exchange import Edge
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.server import Server
+from dataplane.api.watching import Departures, Stalls
 from dataplane.pipeline import Pipeline
 from dataplane.ports import Models
 from tests.fakes.manual_clock import ManualClock
@@ -33,6 +34,7 @@ async def test_it_is_answered_without_words_and_counted():
         models=cast("Models", None),
         edge=edge,
         stalls=Stalls(timeout_s=1),
+        departures=Departures(),
         proxies=TrustedProxies(()),
         clock=ManualClock(0),
     )
