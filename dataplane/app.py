@@ -17,11 +17,9 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 
-from litestar import Litestar, asgi
+from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import HTTPScope, Receive, Scope, Send
 from opentelemetry.trace import Tracer
 
 from dataplane import config, gathering, readings, tracing
@@ -344,11 +342,6 @@ def create() -> Front:
     logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane=PLANE)
     worker = Worker(settings)
 
-    @asgi("/", is_mount=True, copy_scope=False)
-    async def clients(scope: Scope, receive: Receive, send: Send) -> None:
-        # Websockets are switched off where the server is started.
-        await worker.clients(cast("HTTPScope", scope), receive, send)
-
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with worker.running():
@@ -360,9 +353,9 @@ def create() -> Front:
     handlers: list[HTTPRouteHandler] = [*health.routes(worker.readiness)]
     if settings.playground_enabled:
         handlers.append(playground.route())
-    app = Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    app = Litestar(route_handlers=handlers, lifespan=[lifespan], openapi_config=None, logging_config=None)
     own_paths = [path for handler in handlers for path in handler.paths]
-    return Front(app, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
+    return Front(app, worker.clients, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
 
 
 def _spare_the_collector() -> None:
