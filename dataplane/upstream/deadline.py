@@ -7,7 +7,8 @@ already running looks, when it fires, whether the deadline has moved since, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from types import TracebackType
+from typing import Self
 
 
 class DeadlinePassedError(Exception):
@@ -15,13 +16,17 @@ class DeadlinePassedError(Exception):
 
 
 class ReadDeadline:
-    """Bounds the waits of one request; only the wait that it was given can be interrupted, no other await ever is."""
+    """Bounds the waits of one request: those inside ``with deadline.until(due_s)``, no other await is interrupted.
 
-    __slots__ = ("_cancelling", "_due_s", "_ends_s", "_fired", "_loop", "_task", "_timer")
+    ``usual_s`` is how long its shortest waits usually may take: with it, the first timer is the only one.
+    """
 
-    def __init__(self, *, total_s: float) -> None:
+    __slots__ = ("_cancelling", "_due_s", "_ends_s", "_fired", "_loop", "_task", "_timer", "_usual_s")
+
+    def __init__(self, *, total_s: float, usual_s: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._ends_s = self._loop.time() + total_s
+        self._usual_s = total_s if usual_s is None else usual_s
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
@@ -39,18 +44,25 @@ class ReadDeadline:
         due_s = now_s + timeout_s
         return min(self._ends_s, due_s)
 
-    async def wait[T](self, awaitable: Awaitable[T], due_s: float) -> T:
-        """What the awaitable gives. Raises ``DeadlinePassedError`` at ``due_s``, a moment on the loop's clock."""
+    def until(self, due_s: float) -> Self:
+        """As a context: what is awaited inside ends with ``DeadlinePassedError`` at this moment on the loop's clock."""
         self._due_s = due_s
+        if self._timer is None:
+            self._rearm(min(due_s, self._loop.time() + self._usual_s))
+        elif self._timer.when() > due_s:
+            self._rearm(due_s)
+        return self
+
+    def __enter__(self) -> None:
         self._task = task = asyncio.current_task()
         self._cancelling = task.cancelling() if task is not None else 0
-        if self._timer is None or self._timer.when() > due_s:
-            self._rearm(due_s)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
-            return await awaitable
-        except asyncio.CancelledError:
-            self._judge()
-            raise
+            if isinstance(error, asyncio.CancelledError):
+                self._judge()
         finally:
             self._task = None
 
