@@ -9,6 +9,7 @@ count is logged once there is room again.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from datetime import UTC, datetime
 from typing import Protocol
@@ -27,7 +28,7 @@ MAX_WAITING = 20_000
 CHUNK_BYTES = 4096
 _STDOUT = 1
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _log = logs.get(__name__)
 
 
@@ -110,14 +111,13 @@ class JSONLines:
         return lines
 
     def _write(self, lines: list[Line]) -> None:
-        chunk = bytearray()
-        for line in lines:
-            raw = _encode(line) + b"\n"
-            if chunk and len(chunk) + len(raw) > CHUNK_BYTES:
-                self._write_all(bytes(chunk))
-                chunk.clear()
-            chunk += raw
-        self._write_all(bytes(chunk))
+        raw = _encode_lines(lines)
+        while raw:
+            # At the last line that fits; a longer one goes alone.
+            end = len(raw) if len(raw) <= CHUNK_BYTES else raw.rfind(b"\n", 0, CHUNK_BYTES) + 1
+            end = end or raw.index(b"\n") + 1
+            self._write_all(raw[:end])
+            raw = raw[end:]
 
     def _write_all(self, raw: bytes) -> None:
         while raw:
@@ -224,4 +224,11 @@ def line_of(
 
 
 def _timestamp(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds = int(unix_s)
+    return f"{_second(seconds)}.{int((unix_s - seconds) * 1_000_000):06d}Z"
+
+
+# Requests of one second share it.
+@functools.lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -76,7 +76,7 @@ def arguments(raw: Raw) -> bytes:
 
 def tool_calls(record: Record) -> list[ToolCall] | Unset:
     """The tool calls of a record, rebuilt; unset when there are none."""
-    calls = record.tool_calls if record.message is UNSET else record.message.tool_calls
+    calls = _called(record)
     if not calls:
         return UNSET
     return [
@@ -90,6 +90,10 @@ def tool_calls(record: Record) -> list[ToolCall] | Unset:
         )
         for call in calls
     ]
+
+
+def _called(record: Record) -> list[ToolCall] | Unset | None:
+    return record.tool_calls if record.message is UNSET else record.message.tool_calls
 
 
 def content(record: Record) -> str:
@@ -106,12 +110,12 @@ def thinking(record: Record) -> str:
 
 def tool_calls_of(records: Sequence[Record]) -> list[ToolCall]:
     """All tool calls of a reply, in order."""
-    return [call for record in records for call in tool_calls(record) or ()]
+    return [call for record in records if _called(record) for call in tool_calls(record) or ()]
 
 
 def logprobs_of(records: Sequence[Record]) -> list[Logprob]:
     """All log probabilities of a reply, in order."""
-    return [logprob for record in records for logprob in logprobs(record.logprobs)]
+    return [logprob for record in records if record.logprobs is not UNSET for logprob in logprobs(record.logprobs)]
 
 
 def records_of(reply: Sequence[Record] | EmbedReply) -> Sequence[Record]:

@@ -133,7 +133,8 @@ class HTTPExchange:
         declared, timeout_s = self._declared_length(), self._edge.body_timeout_s
         deadline = ReadDeadline(total_s=timeout_s)
         try:
-            return await deadline.wait(self._read(declared), deadline.after(timeout_s))
+            with deadline.until(deadline.after(timeout_s)):
+                return await self._read(declared)
         except DeadlinePassedError:
             raise BodyTimeoutError("the body did not arrive in time") from None
         finally:

@@ -110,7 +110,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if type(value) is not dict:
         raise RequestError("the body must be a JSON object")
     # The count of opening brackets is cheaper, and an upper bound.
-    if len(body) - len(body.translate(None, b"{[")) > MAX_DEPTH and nesting(without_strings(body)) > MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nesting(without_strings(body)) > MAX_DEPTH:
         raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels")
     if b"\\" in body and b"\\u" in body:
         _check_surrogates(value)

@@ -137,16 +137,21 @@ def _rates(principal: Principal, reply: Sequence[Any]) -> Rates:
     key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = reply[3:9]
     key, tenant = principal.key_limits, principal.tenant_limits
     return Rates(
-        requests=_tighter((key.rpm, key_requests, key_idle_ms), (tenant.rpm, tenant_requests, tenant_idle_ms)),
-        tokens=_tighter((key.tpm, key_tokens, key_idle_ms), (tenant.tpm, tenant_tokens, tenant_idle_ms)),
+        _tighter(_rate(key.rpm, key_requests, key_idle_ms), _rate(tenant.rpm, tenant_requests, tenant_idle_ms)),
+        _tighter(_rate(key.tpm, key_tokens, key_idle_ms), _rate(tenant.tpm, tenant_tokens, tenant_idle_ms)),
     )
 
 
-def _tighter(*scopes: tuple[int | None, int, int]) -> RateLimit | None:
-    """The limit with the least left. Of each scope: limit, what is counted, ms since its latest request."""
-    rates = [
-        RateLimit(limit, max(0, limit - counted), max(0, math.ceil((_MINUTE_MS - idle_ms) / 1000)) if counted else 0)
-        for limit, counted, idle_ms in scopes
-        if limit is not None
-    ]
-    return min(rates, key=lambda rate: rate.remaining, default=None)
+def _tighter(key: RateLimit | None, tenant: RateLimit | None) -> RateLimit | None:
+    """The limit with less left."""
+    if key is None or (tenant is not None and tenant.remaining < key.remaining):
+        return tenant
+    return key
+
+
+def _rate(limit: int | None, counted: int, idle_ms: int) -> RateLimit | None:
+    """A limit per minute with what is counted and the milliseconds since its latest request."""
+    if limit is None:
+        return None
+    reset_s = -((idle_ms - _MINUTE_MS) // 1000) if counted and idle_ms < _MINUTE_MS else 0
+    return RateLimit(limit, limit - counted if counted < limit else 0, reset_s)

@@ -43,8 +43,7 @@ class SettlementCounts:
     repeated: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class _Settlement:
+class _Settlement(msgspec.Struct, frozen=True):
     shard: Shard
     event: RetainedEvent
     # Packs the call for the server that is there when it is sent.

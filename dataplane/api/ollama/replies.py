@@ -115,9 +115,11 @@ class FrameRendering:
     def whole(self, reply: Sequence[Record] | EmbedReply) -> bytes:
         """See ``Rendering``. Texts are joined, tool calls and log probabilities collected; metrics are the last's."""
         records = answers.records_of(reply)
+        if len(records) == 1:
+            return _ENCODER.encode(self._frame(records[0], _said(records[0])))
         said = Said(
-            "".join(map(answers.content, records)),
-            "".join(map(answers.thinking, records)),
+            "".join([answers.content(record) for record in records]),
+            "".join([answers.thinking(record) for record in records]),
             answers.tool_calls_of(records) or UNSET,
             answers.logprobs_of(records) or UNSET,
         )
