@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dataplane.native import UNSET, EmbedReply, FunctionCall, Raw, Record, ToolCall, Unset
+from dataplane.upstream import numbers
 
 # Above every sensible count of tokens and 100 days of nanoseconds; exact in JavaScript's numbers too.
 MAX_NUMBER = 2**53
@@ -36,7 +37,7 @@ class Logprob(TokenLogprob, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_ANY = msgspec.json.Decoder()
+_ANY = msgspec.json.Decoder(float_hook=numbers.finite)
 _LOGPROBS = msgspec.json.Decoder(list[Logprob])
 
 
@@ -57,7 +58,7 @@ def is_timestamp(text: str) -> bool:
 
 def logprobs(raw: Raw | Unset) -> list[Logprob]:
     """The log probabilities of a record; none when they are malformed."""
-    if raw is UNSET:
+    if raw is UNSET or numbers.are_costly(bytes(raw)):
         return []
     try:
         return _LOGPROBS.decode(raw)
@@ -70,7 +71,7 @@ def arguments(raw: Raw) -> bytes:
     try:
         value = _ANY.decode(raw)
         return _ENCODER.encode(value) if isinstance(value, dict) else EMPTY_OBJECT
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
         return EMPTY_OBJECT
 
 

@@ -14,15 +14,16 @@ import msgspec
 from dataplane.errors import StreamBrokenError, UpstreamTimeoutError
 from dataplane.native import UNSET, EmbedReply, Record
 from dataplane.ports import Batch
+from dataplane.upstream import numbers
 from dataplane.upstream.faults import ReplyError
 from dataplane.upstream.framing import FramingError, LineSplitter
 from dataplane.upstream.source import Source
 
 MAX_EMBED_REPLY_BYTES = 32 * 1024 * 1024
 
-_DECODE_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_decode_record = msgspec.json.Decoder(Record).decode
-_decode_embed_reply = msgspec.json.Decoder(EmbedReply).decode
+_DECODE_FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
+_decode_record = msgspec.json.Decoder(Record, float_hook=numbers.finite).decode
+_decode_embed_reply = msgspec.json.Decoder(EmbedReply, float_hook=numbers.finite).decode
 
 
 class StreamReply:
@@ -140,6 +141,8 @@ class WholeReply:
 
 def decode_embed_reply(body: bytes, *, inputs: int) -> EmbedReply:
     """The document, with one embedding per input. Raises ``ReplyError``."""
+    if numbers.are_costly(body):
+        raise ReplyError("numbers that no embedding has")
     try:
         reply = _decode_embed_reply(body)
     except _DECODE_FAULTS:
