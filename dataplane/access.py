@@ -224,8 +224,8 @@ def line_of(
 
 
 def _timestamp(unix_s: float) -> str:
-    seconds = int(unix_s)
-    return f"{_second(seconds)}.{int((unix_s - seconds) * 1_000_000):06d}Z"
+    seconds, microseconds = divmod(round(unix_s * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
 
 
 # Requests of one second share it.
