@@ -64,6 +64,7 @@ class HTTPExchange:
         "_edge",
         "_endpoint",
         "_inference",
+        "_loop",
         "_rates",
         "_receive",
         "_rendering",
@@ -74,6 +75,7 @@ class HTTPExchange:
         "arrival",
         "interrupt",
         "started",
+        "writing_since_s",
     )
 
     def __init__(
@@ -107,6 +109,8 @@ class HTTPExchange:
         self._watcher: asyncio.Task[None] | None = None
         # Whether a status line has left: from then on an error can only be an event.
         self.started = False
+        self.writing_since_s: float | None = None
+        self._loop = asyncio.get_running_loop()
 
     @property
     def credentials(self) -> Credentials:
@@ -175,6 +179,7 @@ class HTTPExchange:
     async def close(self) -> None:
         """Stops watching the client; idempotent."""
         self._departures.forget(self)
+        self._stalls.forget(self)
         watcher, self._watcher = self._watcher, None
         if watcher is not None and not watcher.done():
             watcher.cancel()
@@ -266,15 +271,16 @@ class HTTPExchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
+        self._stalls.expect(self)
         headers.append(SERVER)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, data: bytes, *, more: bool) -> None:
-        self._stalls.started(self, asyncio.get_running_loop().time())
+        self.writing_since_s = self._loop.time()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         finally:
-            self._stalls.ended(self)
+            self.writing_since_s = None
 
     def __repr__(self) -> str:
         return f"HTTPExchange(request_id={self.arrival.request_id!r}, started={self.started})"

@@ -14,9 +14,10 @@ from dataplane.interrupt import Interrupt
 
 
 class Writer(Protocol):
-    """A request that is being answered."""
+    """A request that is being answered; while it writes, since when on the loop's clock."""
 
     interrupt: Interrupt
+    writing_since_s: float | None
 
 
 class Asker(Protocol):
@@ -34,15 +35,15 @@ class Stalls:
 
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
-        self._writing: dict[Writer, float] = {}
+        self._answering: dict[Writer, None] = {}
 
-    def started(self, exchange: Writer, now_s: float) -> None:
-        """A write began."""
-        self._writing[exchange] = now_s
+    def expect(self, exchange: Writer) -> None:
+        """From now on it writes."""
+        self._answering[exchange] = None
 
-    def ended(self, exchange: Writer) -> None:
-        """It came back."""
-        self._writing.pop(exchange, None)
+    def forget(self, exchange: Writer) -> None:
+        """The request is over."""
+        self._answering.pop(exchange, None)
 
     async def watch(self) -> None:
         """Runs until cancelled."""
@@ -50,11 +51,12 @@ class Stalls:
         while True:
             await asyncio.sleep(self.PERIOD_S)
             oldest_s = loop.time() - self._timeout_s
-            for exchange in [late for late, since_s in self._writing.items() if since_s < oldest_s]:
-                exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
+            for exchange in self._answering:
+                if exchange.writing_since_s is not None and exchange.writing_since_s < oldest_s:
+                    exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
 
     def __repr__(self) -> str:
-        return f"Stalls(writing={len(self._writing)})"
+        return f"Stalls(answering={len(self._answering)})"
 
 
 class Departures:

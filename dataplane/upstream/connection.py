@@ -42,6 +42,8 @@ class Connection(asyncio.BufferedProtocol):
         # What follows is about one exchange.
         self.has_head = False
         self.has_ended = False
+        # Of the body, what has arrived and was not taken.
+        self.parts: list[bytes] = []
         self._is_busy = False
         self._is_paused = False
         self._is_reusable = False
@@ -51,7 +53,6 @@ class Connection(asyncio.BufferedProtocol):
         self._unparsed_bytes = 0
         self.status = 0
         self.headers: Headers = []
-        self._parts: list[bytes] = []
         self._buffered_bytes = 0
         self._fault: httpx.TransportError | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -72,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def take(self) -> bytes | None:
         """The part of the body that is there, None when there is none now."""
-        parts = self._parts
+        parts = self.parts
         if not parts:
             return None
         taken = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -94,7 +95,7 @@ class Connection(asyncio.BufferedProtocol):
     def finish(self) -> bool:
         """Ends the exchange. True when the connection can be used again; if not, it is closed, at once."""
         self._is_busy = False
-        if self.has_ended and self._is_reusable and self.is_open and not self._parts:
+        if self.has_ended and self._is_reusable and self.is_open and not self.parts:
             self.idle_since_s = self._loop.time()
             return True
         self.abort()
@@ -175,7 +176,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.has_ended:
             self._is_reusable = False
             return
-        self._parts.append(body)
+        self.parts.append(body)
         self._buffered_bytes += len(body)
 
     def on_message_complete(self) -> None:

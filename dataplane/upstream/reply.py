@@ -67,19 +67,14 @@ class StreamReply:
     async def _next(self, due_s: float) -> list[Record]:
         records: list[Record] = []
         while not records:
-            self._raise_fault()
-            chunk = self._source.arrived()
-            if chunk is None:
-                chunk = await self._source.chunk(due_s)
+            if self.fault is not None:
+                raise self.fault
+            chunk = await self._source.chunk(due_s)
             if chunk is None:
                 self._finish()
             else:
                 self._take(chunk, records)
         return records
-
-    def _raise_fault(self) -> None:
-        if self.fault is not None:
-            raise self.fault
 
     def _take(self, chunk: bytes, records: list[Record]) -> None:
         """Appends the records that the chunk completes; what follows a fault or the final record is ignored."""

@@ -56,17 +56,13 @@ class Source:
         except DeadlinePassedError as passed:
             raise _timed_out(passed) from passed
 
-    def arrived(self) -> bytes | None:
-        """The next chunk if it is there already, else None; faults and the end are left to ``chunk``."""
-        return None if self._connection is None else self._connection.take()
-
     async def chunk(self, due_s: float) -> bytes | None:
         """The next chunk, None at the end. Raises ``ReplyError``, also when nothing came until ``due_s``."""
         connection = self._connection
         if connection is None:
             return None
         try:
-            while (taken := connection.take()) is None:
+            while not connection.parts:
                 if connection.has_ended:
                     self._ended = True
                     return None
@@ -76,12 +72,10 @@ class Source:
             raise _timed_out(passed) from passed
         except httpx.TransportError as fault:
             raise ReplyError(f"the reply broke off: {fault}") from fault
-        return taken
+        return connection.take()
 
     async def ends(self) -> bool:
         """Whether the body ends here, so that the connection can be used again; waits for that a moment only."""
-        if self.arrived() is not None:
-            return False
         try:
             return await self.chunk(self.after(_END_GRACE_S)) is None
         except ReplyError:
