@@ -29,10 +29,6 @@ ANONYMOUS = "gateway:anonymous"
 
 USAGE_GROUP = "drain"
 
-# How long the counters of a period are kept after they were last written, in seconds: two periods and more.
-DAY_TTL_S = 3 * 86_400
-MONTH_TTL_S = 70 * 86_400
-
 
 def shard_of(tenant_id: TenantId) -> Shard:
     """The shard of a tenant: CRC-32 of its id modulo 16, the same in every release."""
@@ -80,16 +76,13 @@ def announced(shard: Shard) -> str:
 
 
 def window(shard: Shard, scope: Scope) -> str:
-    """Sliding windows of requests and tokens (string, packed)."""
+    """Sliding windows of requests and tokens without their head (string with TTL, packed)."""
     return f"gateway:{{{shard}}}:window:{scope}"
 
 
-def budget(shard: Shard, scope: Scope, period: Period | Literal["total", ""]) -> str:
-    """What a scope has used and reserved in a period (hash: ``used``, ``reserved``).
-
-    Without a period it is what all names of the scope begin with.
-    """
-    return f"gateway:{{{shard}}}:budget:{scope}:{period}"
+def counters(shard: Shard, scope: Scope) -> str:
+    """What a scope has used and reserved, and the head of its windows (string, ``layout``)."""
+    return f"gateway:{{{shard}}}:counters:{scope}"
 
 
 def leases(shard: Shard, scope: Scope) -> str:
@@ -103,7 +96,7 @@ def expiry(shard: Shard) -> str:
 
 
 def lease(shard: Shard, lease_id: LeaseId | Literal[""]) -> str:
-    """What a lease has reserved, or the tombstone of a settled one (hash)."""
+    """What a lease has reserved, or the tombstone of a settled one (string with TTL, ``layout``)."""
     return f"gateway:{{{shard}}}:lease:{lease_id}"
 
 

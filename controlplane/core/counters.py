@@ -8,11 +8,10 @@ from collections.abc import Iterator
 import msgspec
 
 from controlplane.core.usage import UsageRow
-from shared import keyspace
-from shared.keyspace import DAY_TTL_S, MONTH_TTL_S, KeyId, Period, Scope, TenantId
+from shared import keyspace, layout
+from shared.keyspace import KeyId, Period, Scope, TenantId
 
-TOTAL = Period("total")
-_DAY_LENGTH = 8
+TOTAL = layout.TOTAL
 
 # Whose counter, and of which period.
 type CounterName = tuple[Scope, Period]
@@ -44,13 +43,6 @@ def warm_periods(now: dt.datetime) -> tuple[Period, ...]:
         Period(f"{last_month:%Y%m}"),
         TOTAL,
     )
-
-
-def ttl_s(period: Period) -> int:
-    """How long a counter of the period is kept, in seconds; 0 for ever."""
-    if period == TOTAL:
-        return 0
-    return DAY_TTL_S if len(period) == _DAY_LENGTH else MONTH_TTL_S
 
 
 def periods_of(day: str) -> tuple[Period, Period, Period]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
-from shared import keyspace, records
+from shared import keyspace, layout, records
 from shared.keyspace import KeyId, LeaseId, Scope, TenantId
+from shared.layout import LayoutError
 from shared.records import RecordError, UsageEvent
 
 CRASHED_STATUS = 500
@@ -16,7 +15,7 @@ _KEY, _TENANT = keyspace.key_scope(KeyId("")), keyspace.tenant_scope(TenantId(""
 
 
 class BrokenLeaseError(ValueError):
-    """A lease whose fields do not say whom it would be charged to, or how much."""
+    """A lease whose string does not say whom it would be charged to, or how much."""
 
 
 class CrashedLease(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,31 +35,31 @@ class CrashedLease(msgspec.Struct, frozen=True, kw_only=True):
     prepared: bytes = b""
 
 
-def crashed_lease(lease_id: LeaseId, fields: Mapping[bytes, bytes]) -> CrashedLease:
-    """The lease of a hash. Raises ``BrokenLeaseError``."""
+def crashed_lease(lease_id: LeaseId, raw: bytes | None) -> CrashedLease:
+    """The lease that a string of Redis says. Raises ``BrokenLeaseError``."""
     try:
-        lease = CrashedLease(
-            lease_id=lease_id,
-            key=Scope(fields[b"k"].decode()),
-            tenant=Scope(fields[b"t"].decode()),
-            day=fields[b"p"].decode(),
-            month=fields[b"m"].decode(),
-            reserved=int(fields[b"r"]),
-            prompt_bound=int(fields.get(b"b", b"0")),
-            admitted_at_ms=int(fields.get(b"a", b"0")),
-            prepared=fields.get(b"e", b""),
-        )
-    except (KeyError, ValueError) as fault:
-        raise BrokenLeaseError("a lease without its fields") from fault
-    if not (lease.key.startswith(_KEY) and lease.tenant.startswith(_TENANT)):
+        found = layout.read_lease(raw or b"")
+    except LayoutError as fault:
+        raise BrokenLeaseError("a lease without its parts") from fault
+    if not (found.key.startswith(_KEY) and found.tenant.startswith(_TENANT)):
         raise BrokenLeaseError("a lease of no key or no tenant")
-    if not 0 <= lease.prompt_bound <= lease.reserved or not (lease.day.isdigit() and lease.month.isdigit()):
+    if found.prompt_bound > found.reserved:
         raise BrokenLeaseError("a lease with impossible numbers")
-    return lease
+    return CrashedLease(
+        lease_id=lease_id,
+        key=found.key,
+        tenant=found.tenant,
+        day=found.day,
+        month=found.month,
+        reserved=found.reserved,
+        prompt_bound=found.prompt_bound,
+        admitted_at_ms=found.admitted_at_ms,
+        prepared=found.prepared,
+    )
 
 
 def event_of(lease: CrashedLease, *, now_ms: int) -> UsageEvent:
-    """Its usage event; of a lease that nothing else is known of, with what its hash says."""
+    """Its usage event; of a lease that nothing else is known of, with what the lease says."""
     try:
         prepared = records.decode(_EVENTS, lease.prepared)
     except RecordError:

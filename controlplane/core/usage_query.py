@@ -19,6 +19,7 @@ from controlplane.core.tenants import Tenant
 from controlplane.errors import InvalidRequestError
 from shared import keyspace
 from shared.keyspace import Period, Scope
+from shared.layout import Counter
 from shared.records import LimitsRecord
 
 # Every day of a range is a partition of the audit log with locks of its own.
@@ -77,13 +78,6 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
 
     tokens: int = 0
     requests: int = 0
-
-
-class Counter(msgspec.Struct, frozen=True, kw_only=True):
-    """What the counter in Redis says of a scope in a period."""
-
-    used: int = 0
-    reserved: int = 0
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):

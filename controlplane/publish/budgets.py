@@ -6,19 +6,20 @@ import asyncio
 import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
+from itertools import batched
 
 import msgspec
 from redis.asyncio import Redis
 
 from controlplane.core.corrections import Correction
-from controlplane.core.counters import ttl_s, warm_periods
-from controlplane.core.usage_query import Counter
+from controlplane.core.counters import TOTAL, warm_periods
 from controlplane.errors import RedisUnavailableError
 from controlplane.publish.connection import translated
 from controlplane.publish.fence import Fences
-from shared import keyspace, records
+from controlplane.publish.scripts import source
+from shared import keyspace, layout, records
 from shared.keyspace import Period, Scope, Shard
+from shared.layout import Counter, LayoutError
 
 # Longer than any operator will repeat a correction; what is older, the ledger knows.
 TOMBSTONE_TTL_MS = 7 * 86_400_000
@@ -49,7 +50,7 @@ class BudgetCounters:
         self._redis = redis
         self._fences = fences
         self._timeout_s = timeout_s
-        self._adjust = redis.register_script((Path(__file__).parent / "adjust_budget.lua").read_text())
+        self._adjust = redis.register_script(source("adjust_budget", "counters"))
 
     async def now(self) -> dt.datetime:
         """The time of the server: what periods are decided by."""
@@ -63,22 +64,20 @@ class BudgetCounters:
     ) -> dict[tuple[Scope, Period], Counter] | None:
         """The counters of scopes in periods, 0 where there is none; None while the shard is being rebuilt."""
         server = await self._fences.server()
-        names = list(wanted)
-        found: dict[tuple[Scope, Period], Counter] = {}
-        for start in range(0, len(names), _READ_BATCH):
-            batch = names[start : start + _READ_BATCH]
+        wanted = list(wanted)
+        scopes = list(dict.fromkeys(scope for scope, _ in wanted))
+        found: dict[Scope, Mapping[Period, Counter]] = {}
+        for batch in batched(scopes, _READ_BATCH):
             with translated():
                 async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
-                    for scope, period in batch:
-                        pipe.hmget(keyspace.budget(shard, scope, period), ["used", "reserved"])
+                    pipe.mget(keyspace.counters(shard, scope) for scope in batch)
                     # Last, so that what was read before it belongs to the state that it vouches for.
                     pipe.get(keyspace.fence(shard))
-                    *values, fence = await pipe.execute()
+                    values, fence = await pipe.execute()
             if fence is None or not fence.startswith(server.incarnation.encode()):
                 return None
-            for name, (used, reserved) in zip(batch, values, strict=True):
-                found[name] = Counter(used=int(used or 0), reserved=int(reserved or 0))
-        return found
+            found |= {scope: _counters_of(raw) for scope, raw in zip(batch, values, strict=True)}
+        return {(scope, period): found[scope].get(period, Counter()) for scope, period in wanted}
 
     async def adjust(
         self, shard: Shard, correction: Correction, scopes: Sequence[Scope], at: dt.datetime, *, check_only: bool
@@ -88,7 +87,8 @@ class BudgetCounters:
         ``at`` is the time of the server; with ``check_only`` nothing is changed. When the answer is lost, nobody knows
         whether it was applied: sending the same correction again is safe.
         """
-        counters = [(scope, period) for scope in scopes for period in correction.periods.names]
+        periods, warm = correction.periods.names, warm_periods(at)
+        counters = [(scope, period) for scope in scopes for period in periods]
         server = await self._fences.server()
         keys = [keyspace.fence(shard), keyspace.usage(shard), keyspace.lease(shard, correction.event_id)]
         arguments: list[str | bytes | int] = [
@@ -98,13 +98,12 @@ class BudgetCounters:
             records.encode(correction.event(at)),
             correction.tokens,
             int(check_only),
-            *(_ttl_ms(period, at) for _, period in counters),
+            *(part for period in periods for part in (_id_of(period), int(period in warm))),
         ]
         with translated():
             async with asyncio.timeout(self._timeout_s):
                 decision, *values = await self._adjust(
-                    keys=[*keys, *(keyspace.budget(shard, scope, period) for scope, period in counters)],
-                    args=arguments,
+                    keys=[*keys, *(keyspace.counters(shard, scope) for scope in scopes)], args=arguments
                 )
         if decision == b"unfenced":
             raise RedisUnavailableError("the shard is being rebuilt")
@@ -120,6 +119,13 @@ class BudgetCounters:
         return f"BudgetCounters(timeout_s={self._timeout_s})"
 
 
-def _ttl_ms(period: Period, now: dt.datetime) -> int:
-    """Time to live of a counter that has to be made, 0 for ever, -1 for one that a rebuild would not make either."""
-    return ttl_s(period) * 1000 if period in warm_periods(now) else -1
+def _id_of(period: Period) -> str:
+    """What the script calls a period."""
+    return "0" if period == TOTAL else period
+
+
+def _counters_of(raw: bytes | None) -> Mapping[Period, Counter]:
+    try:
+        return layout.read_counters(raw)
+    except LayoutError as fault:
+        raise RedisUnavailableError("counters of another layout") from fault

@@ -18,14 +18,16 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from controlplane.core.counters import CounterName, ttl_s
+from controlplane.core.counters import TOTAL, CounterName
 from controlplane.publish.connection import translated
 from controlplane.publish.consumer_group import text_of
 from controlplane.publish.fence import TOKEN_TTL_S
 from controlplane.publish.redis_state import RebuildToken
+from controlplane.publish.scripts import source
 from controlplane.publish.usage_stream import StreamEntry, entries_of
-from shared import keyspace
+from shared import keyspace, layout
 from shared.keyspace import LeaseId, Period, Scope, Shard
+from shared.layout import Counter, LayoutError
 
 _HERE = Path(__file__).parent
 _BATCH = 500
@@ -72,9 +74,9 @@ class CounterState:
     def __init__(self, redis: Redis, *, timeout_s: float) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
-        self._rebuild = redis.register_script((_HERE / "rebuild_counters.lua").read_text())
+        self._rebuild = redis.register_script(source("rebuild_counters", "counters"))
         self._put_leases = redis.register_script((_HERE / "rebuild_leases.lua").read_text())
-        self._lower = redis.register_script((_HERE / "lower_counters.lua").read_text())
+        self._lower = redis.register_script(source("lower_counters", "counters"))
         self._drop_fence = redis.register_script((_HERE / "drop_fence.lua").read_text())
 
     async def now(self) -> dt.datetime:
@@ -86,17 +88,17 @@ class CounterState:
 
     async def read(self, shard: Shard, names: Collection[CounterName]) -> Reading:
         """Counters, fence and the newest waiting event, all of one moment."""
-        names = list(names)
+        scopes = list(dict.fromkeys(scope for scope, _ in names))
         with translated():
             async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=True) as pipe:
                 pipe.get(keyspace.fence(shard))
                 pipe.xrevrange(keyspace.usage(shard), count=1)
-                for scope, period in names:
-                    pipe.hget(keyspace.budget(shard, scope, period), "used")
-                fence, newest, *values = await pipe.execute()
+                pipe.mget(keyspace.counters(shard, scope) for scope in scopes)
+                fence, newest, values = await pipe.execute()
+        counters = {scope: _counters_of(raw) for scope, raw in zip(scopes, values, strict=True)}
         return Reading(
             fence=fence,
-            used={name: int(value or 0) for name, value in zip(names, values, strict=True)},
+            used={(scope, period): counters[scope].get(period, Counter()).used for scope, period in names},
             last_event=newest[0][0].decode() if newest else "",
         )
 
@@ -121,32 +123,29 @@ class CounterState:
         ids = [LeaseId(text_of(member)) for member in members]
         return [lease for some in batched(ids, _BATCH) for lease in await self._leases(shard, some)]
 
-    async def existing(self, shards: Collection[Shard]) -> dict[Shard, set[CounterName]]:
-        """The names of all counters that these shards hold."""
-        heads = {keyspace.budget(shard, Scope(""), Period("")).removesuffix(":"): shard for shard in shards}
-        found: dict[Shard, set[CounterName]] = defaultdict(set)
+    async def existing(self, shards: Collection[Shard]) -> dict[Shard, set[Scope]]:
+        """The scopes of which these shards hold counters."""
+        heads = {keyspace.counters(shard, Scope("")): shard for shard in shards}
+        found: dict[Shard, set[Scope]] = defaultdict(set)
         cursor = 0
         while True:
             with translated():
                 async with asyncio.timeout(self._timeout_s):
-                    cursor, names = await self._redis.scan(cursor, match="gateway:{s*}:budget:*", count=_SCAN_COUNT)
+                    cursor, names = await self._redis.scan(cursor, match="gateway:{s*}:counters:*", count=_SCAN_COUNT)
             for name in names:
-                head, marker, rest = text_of(name).partition(":budget:")
-                scope, _, period = rest.rpartition(":")
+                head, marker, scope = text_of(name).partition(":counters:")
                 if (shard := heads.get(head + marker)) is not None:
-                    found[shard].add((Scope(scope), Period(period)))
+                    found[shard].add(Scope(scope))
             if cursor == 0:
                 return found
 
     async def write(
-        self, shard: Shard, token: RebuildToken, values: Iterable[tuple[CounterName, int | None, int]]
+        self, shard: Shard, token: RebuildToken, values: Iterable[tuple[Scope, Mapping[Period, Counter]]]
     ) -> bool:
-        """Writes counters as name, used (None removes it) and reserved; False when the token is no longer good."""
+        """Writes all counters of scopes, none where there are none; False when the token is no longer good."""
         for some in batched(values, _BATCH):
-            keys = [keyspace.budget(shard, *name) for name, _, _ in some]
-            arguments: list[Any] = []
-            for (_, period), used, reserved in some:
-                arguments += ("" if used is None else used, reserved, 1000 * ttl_s(period))
+            keys = [keyspace.counters(shard, scope) for scope, _ in some]
+            arguments = [layout.write_counters(counters) if counters else b"" for _, counters in some]
             if not await self._run_with_token(self._rebuild, shard, token, keys, arguments):
                 return False
         return True
@@ -171,8 +170,12 @@ class CounterState:
         """Lowers counters from what they were seen at to what they have to be; how many it could."""
         lowered = 0
         for some in batched(values.items(), _BATCH):
-            keys = [keyspace.fence(shard), *(keyspace.budget(shard, *name) for name, _ in some)]
-            arguments: list[Any] = [fence, *(number for _, pair in some for number in pair)]
+            scopes = list(dict.fromkeys(scope for (scope, _), _ in some))
+            keys = [keyspace.fence(shard), *(keyspace.counters(shard, scope) for scope in scopes)]
+            arguments: list[Any] = [fence]
+            for (scope, period), (was, must) in some:
+                # The fence is the first of the keys.
+                arguments += (2 + scopes.index(scope), "0" if period == TOTAL else period, was, must)
             with translated():
                 async with asyncio.timeout(self._timeout_s):
                     lowered += await self._lower(keys=keys, args=arguments)
@@ -200,23 +203,28 @@ class CounterState:
         with translated():
             async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
                 for lease_id in ids:
-                    pipe.hmget(keyspace.lease(shard, lease_id), ["s", "k", "t", "p", "r"])
+                    pipe.get(keyspace.lease(shard, lease_id))
                 values = await pipe.execute()
-        return [_lease(lease_id, fields) for lease_id, fields in zip(ids, values, strict=True)]
+        return [_lease(lease_id, raw) for lease_id, raw in zip(ids, values, strict=True)]
 
     def __repr__(self) -> str:
         return f"CounterState(timeout_s={self._timeout_s})"
 
 
-def _lease(lease_id: LeaseId, fields: Sequence[bytes | None]) -> OpenLease:
-    state, key, tenant, day, reserved = ((field or b"").decode() for field in fields)
-    if not (key and tenant and day):
+def _lease(lease_id: LeaseId, raw: bytes | None) -> OpenLease:
+    state = layout.state_of(raw)
+    try:
+        found = layout.read_lease(raw or b"")
+    except LayoutError:
         return OpenLease(lease_id=lease_id, state=state)
     return OpenLease(
-        lease_id=lease_id,
-        state=state,
-        key=Scope(key),
-        tenant=Scope(tenant),
-        day=day,
-        reserved=int(reserved or 0),
+        lease_id=lease_id, state=state, key=found.key, tenant=found.tenant, day=found.day, reserved=found.reserved
     )
+
+
+def _counters_of(raw: bytes | None) -> Mapping[Period, Counter]:
+    """Counters that say nothing have lost all that the ledger has."""
+    try:
+        return layout.read_counters(raw)
+    except LayoutError:
+        return {}

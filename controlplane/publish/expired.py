@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,8 +13,9 @@ from redis.asyncio import Redis
 from controlplane.core.crashed import BrokenLeaseError, CrashedLease, crashed_lease, event_of
 from controlplane.publish.connection import translated
 from controlplane.publish.consumer_group import text_of
+from controlplane.publish.scripts import source
 from shared import keyspace, records
-from shared.keyspace import SHARDS, LeaseId, Period, Shard
+from shared.keyspace import SHARDS, LeaseId, Shard
 
 # Of each shard at a time.
 BATCH = 200
@@ -32,7 +32,7 @@ class Reaped(StrEnum):
     GONE = "gone"
     RENEWED = "renewed"
     UNFENCED = "unfenced"
-    # Its hash says nothing that could be charged: its slots are lost sight of when they expire.
+    # It says nothing that could be charged: its slots are lost sight of when they expire.
     BROKEN = "broken"
 
 
@@ -50,7 +50,7 @@ class ExpiredLeases:
     def __init__(self, redis: Redis, *, timeout_s: float) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
-        self._reap = redis.register_script((Path(__file__).parent / "reap.lua").read_text())
+        self._reap = redis.register_script(source("reap", "counters", "leases"))
 
     async def now_ms(self) -> int:
         """The time of the server."""
@@ -75,9 +75,9 @@ class ExpiredLeases:
                 return []
             async with asyncio.timeout(self._timeout_s), self._redis.pipeline(transaction=False) as pipe:
                 for shard, lease_id in ids:
-                    pipe.hgetall(keyspace.lease(shard, lease_id))
-                hashes = await pipe.execute()
-        return [_expired(shard, lease_id, fields) for (shard, lease_id), fields in zip(ids, hashes, strict=True)]
+                    pipe.get(keyspace.lease(shard, lease_id))
+                values = await pipe.execute()
+        return [_expired(shard, lease_id, raw) for (shard, lease_id), raw in zip(ids, values, strict=True)]
 
     async def close(self, expired: Expired, incarnation: str, *, now_ms: int) -> Reaped:
         """Charges for a lease, if it is still over."""
@@ -94,14 +94,16 @@ class ExpiredLeases:
             keyspace.expiry(shard),
             keyspace.lease(shard, lease.lease_id),
             *(keyspace.leases(shard, scope) for scope in scopes),
-            *(
-                keyspace.budget(shard, scope, period)
-                for scope in scopes
-                for period in (Period(lease.day), Period(lease.month), Period("total"))
-            ),
+            *(keyspace.counters(shard, scope) for scope in scopes),
         ]
         event = records.encode(event_of(lease, now_ms=now_ms))
-        arguments: Sequence[Any] = (incarnation, lease.lease_id, event, ABANDONED_TTL_MS, REAPED_TTL_MS)
+        arguments: Sequence[Any] = (
+            incarnation,
+            lease.lease_id,
+            event,
+            ABANDONED_TTL_MS,
+            REAPED_TTL_MS,
+        )
         with translated():
             async with asyncio.timeout(self._timeout_s):
                 return Reaped(text_of(await self._reap(keys=keys, args=arguments)))
@@ -110,8 +112,8 @@ class ExpiredLeases:
         return f"ExpiredLeases(timeout_s={self._timeout_s})"
 
 
-def _expired(shard: Shard, lease_id: LeaseId, fields: dict[bytes, bytes]) -> Expired:
+def _expired(shard: Shard, lease_id: LeaseId, raw: bytes | None) -> Expired:
     try:
-        return Expired(shard=shard, lease_id=lease_id, lease=crashed_lease(lease_id, fields))
+        return Expired(shard=shard, lease_id=lease_id, lease=crashed_lease(lease_id, raw))
     except BrokenLeaseError:
         return Expired(shard=shard, lease_id=lease_id, lease=None)

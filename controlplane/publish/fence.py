@@ -1,7 +1,8 @@
 """The fence of each shard: proof that what Redis holds was rebuilt for exactly this run of this server.
 
-Its value is ``<run_id>:<master_replid>:<epoch>``. A restart changes the run id, a failover the replication id, and
-FLUSHALL takes the fence away: in every case admission denies until the control plane has rebuilt and stamped it anew.
+Its value is ``<layout>:<run_id>:<master_replid>:<epoch>``. A restart changes the run id, a failover the replication id,
+a release the layout, and FLUSHALL takes the fence away: in every case admission denies until the control plane has
+rebuilt and stamped it anew.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from redis.asyncio import Redis
 
 from controlplane.publish.connection import translated
 from controlplane.publish.redis_state import RebuildToken
-from shared import keyspace
+from shared import keyspace, layout
 from shared.keyspace import SHARDS, Shard
 
 TOKEN_TTL_S = 60
@@ -59,7 +60,7 @@ class Fences:
             async with asyncio.timeout(self._timeout_s):
                 info = await self._redis.info("everything")
         return Server(
-            incarnation=f"{info['run_id']}:{info['master_replid']}:",
+            incarnation=layout.incarnation(info["run_id"], info["master_replid"]),
             is_primary=info["role"] == "master",
             keeps_all=info["maxmemory_policy"] == "noeviction",
             persists=bool(info["aof_enabled"]),

@@ -27,9 +27,7 @@ for at = 6, #ARGV, 2 do
     redis.call('ZREM', KEYS[key + 1], lease_id)
     redis.call('ZREM', KEYS[key + 2], lease_id)
     if fate == 'close' then
-      redis.call('DEL', KEYS[key])
-      redis.call('HSET', KEYS[key], 's', 'settled')
-      redis.call('PEXPIRE', KEYS[key], ARGV[5])
+      redis.call('SET', KEYS[key], 'settled -', 'PX', ARGV[5])
     end
   end
 end

@@ -13,7 +13,7 @@ from controlplane.core import corrections, usage_query
 from controlplane.core.corrections import CORRECTABLE_DAYS, Correction
 from controlplane.core.keys import Key
 from controlplane.core.tenants import Tenant
-from controlplane.core.usage_query import Counter, Spent
+from controlplane.core.usage_query import Spent
 from controlplane.errors import (
     AlreadyExistsError,
     RedisUnavailableError,
@@ -26,6 +26,7 @@ from controlplane.store import audit, usage
 from controlplane.store.audit import AuditEntry
 from shared import keyspace
 from shared.keyspace import Period, Scope
+from shared.layout import Counter
 
 # How long a correction waits for the ledger before it answers that it will follow.
 RECORD_TIMEOUT_S = 3.0

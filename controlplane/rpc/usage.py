@@ -13,7 +13,7 @@ from controlplane.core import usage_query
 from controlplane.core.keys import Key
 from controlplane.core.ports import Keys, Tenants
 from controlplane.core.tenants import Tenant
-from controlplane.core.usage_query import By, Counter, Periods
+from controlplane.core.usage_query import By, Periods
 from controlplane.errors import InvalidRequestError, RedisUnavailableError
 from controlplane.publish.budgets import BudgetCounters
 from controlplane.rpc import authz, convert
@@ -26,6 +26,7 @@ from neuronetz.admin.v1 import usage_pb2 as pb
 from neuronetz.admin.v1 import usage_pb2_grpc
 from shared import keyspace
 from shared.keyspace import KeyId, Period, Scope, TenantId
+from shared.layout import Counter
 
 type Context = grpc.aio.ServicerContext[object, object]
 

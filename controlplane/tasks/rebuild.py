@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from controlplane.core.counters import CounterName, Owner, periods_of, warm_periods
 from controlplane.core.usage import UsageEventError, day_of
@@ -39,15 +39,18 @@ from controlplane.store import counters as ledger
 from controlplane.store.keys import PostgresKeys
 from controlplane.store.tenants import PostgresTenants
 from controlplane.tasks.recount import Undrained
-from shared import logs
+from shared import layout, logs
 from shared.clock import Clock
-from shared.keyspace import SHARDS, Period, Shard, shard_of
+from shared.keyspace import SHARDS, Period, Scope, Shard, shard_of
 
 POLL_S = 0.3
 # A worker looks for a rebuild ten times a second, and is back within a second after its connection has broken.
 ANNOUNCEMENTS_S = 1.2
 ANNOUNCEMENT_GAP_S = 0.3
 ANNOUNCEMENT_POLL_S = 0.1
+
+# A scope with all counters that it has, by period.
+type ScopeCounters = tuple[Scope, Mapping[Period, layout.Counter]]
 
 _log = logs.get("controlplane.tasks.rebuild")
 
@@ -182,17 +185,17 @@ class FenceKeeper:
 
     async def _write_counters(self, owners: Sequence[Owner], found: _Found, token: RebuildToken) -> bool:
         used = await ledger.used(owners, found.periods)
-        by_shard: dict[Shard, list[tuple[CounterName, int | None, int]]] = defaultdict(list)
+        by_shard: dict[Shard, list[ScopeCounters]] = defaultdict(list)
         for owner in owners:
             shard = shard_of(owner.tenant_id)
-            by_shard[shard] += found.taken(shard, [(owner.scope, period) for period in found.periods], used)
+            by_shard[shard] += found.taken(shard, [owner.scope], used)
         for shard, values in by_shard.items():
             if not await self._counters.write(shard, token, values):
                 return False
         return True
 
     async def _write_rest(self, shards: Sequence[Shard], found: _Found, token: RebuildToken) -> bool:
-        """Counters that Redis has and nobody asked for: of periods that are over, or of nothing in Postgres."""
+        """Counters that Redis has and nobody asked for: of nothing in Postgres."""
         for shard in shards:
             if not await self._counters.write(shard, token, found.taken(shard, found.rest(shard), {})):
                 return False
@@ -208,9 +211,9 @@ class FenceKeeper:
 
 
 class _Found:
-    """What the shards were found to hold; each counter is taken out once, when it is written."""
+    """What the shards were found to hold; the counters of each scope are taken out once, when they are written."""
 
-    def __init__(self, existing: dict[Shard, set[CounterName]], periods: Sequence[Period]) -> None:
+    def __init__(self, existing: dict[Shard, set[Scope]], periods: Sequence[Period]) -> None:
         self.periods = periods
         self._existing = existing
         self._undrained: dict[Shard, Counter[CounterName]] = defaultdict(Counter)
@@ -225,23 +228,24 @@ class _Found:
                     for period in periods_of(lease.day):
                         self._reserved[shard][scope, period] += lease.reserved
 
-    def rest(self, shard: Shard) -> set[CounterName]:
-        """Counters of the shard that were not taken."""
-        return self._existing.get(shard, set()) | self._undrained[shard].keys() | self._reserved[shard].keys()
+    def rest(self, shard: Shard) -> set[Scope]:
+        """Scopes of the shard that were not taken."""
+        counted = self._undrained[shard].keys() | self._reserved[shard].keys()
+        return self._existing.get(shard, set()) | {scope for scope, _ in counted}
 
-    def taken(
-        self, shard: Shard, names: Collection[CounterName], used: dict[CounterName, int]
-    ) -> Iterator[tuple[CounterName, int | None, int]]:
-        """Takes counters out: name, used (None for one that must not be there) and reserved."""
-        for name in names:
-            in_ledger = used.get(name, 0)
-            undrained, reserved = self._undrained[shard].pop(name, 0), self._reserved[shard].pop(name, 0)
-            existed = name in self._existing.get(shard, set())
-            self._existing.get(shard, set()).discard(name)
-            if name[1] in self.periods and (name in used or undrained or reserved):
-                yield name, in_ledger + undrained, reserved
-            elif existed:
-                yield name, None, 0
+    def taken(self, shard: Shard, scopes: Collection[Scope], used: dict[CounterName, int]) -> Iterator[ScopeCounters]:
+        """Takes scopes out, with all their counters; those of which nothing is known and nothing there are left out."""
+        for scope in scopes:
+            counters = {}
+            for period in self.periods:
+                name = (scope, period)
+                undrained, reserved = self._undrained[shard].pop(name, 0), self._reserved[shard].pop(name, 0)
+                if name in used or undrained or reserved:
+                    counters[period] = layout.Counter(used.get(name, 0) + undrained, reserved)
+            existed = scope in self._existing.get(shard, set())
+            self._existing.get(shard, set()).discard(scope)
+            if counters or existed:
+                yield scope, counters
 
     def __repr__(self) -> str:
         return f"_Found(shards={len(self._existing)})"

@@ -1,5 +1,5 @@
 -- Takes back an admission whose answer nobody saw. It costs nothing and writes no usage event.
--- Written after `fenced`, `periods` and `window` in the same script.
+-- Written after `fenced`, `counters`, `leases` and `window` in the same script.
 --
 -- A tombstone is written also where there is no lease: an admission that is still on its way then finds it and is
 -- refused. Without the fence an open lease is only marked: a rebuild may be counting what it has reserved, and the
@@ -10,19 +10,24 @@
 --        3 time to live of the tombstone in ms
 -- Reply  abandoned, marked, or settled when it had been settled before and nothing was written
 
-local known = redis.call('HMGET', KEYS[10], 's', 'r', 'q', 'a', 'p', 'm')
-local state = known[1]
+local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
+local lease = known[2]
+local state = state_of(lease)
 if state == 'settled' or state == 'reaped' then
   return 'settled'
 end
 if state then
-  if not is_fenced() then
-    redis.call('HSET', KEYS[10], 'x', '1')
+  if not is_valid(known[1]) then
+    redis.call('SET', KEYS[10], marked(lease), 'KEEPTTL')
     return 'marked'
   end
-  add_to_counters('reserved', opposite(known[2]), KEYS[8], KEYS[9], known[5], known[6])
-  correct_in_window(KEYS[6], tonumber(known[4]), -tonumber(known[3]))
-  correct_in_window(KEYS[7], tonumber(known[4]), -tonumber(known[3]))
+  local reserved, estimate, admitted_ms, _, _, day, month = parts_of(lease)
+  local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+  add_to_counters(of_key, day, month, 0, -reserved)
+  add_to_counters(of_tenant, day, month, 0, -reserved)
+  correct_in_window(of_key, KEYS[6], admitted_ms, -estimate)
+  correct_in_window(of_tenant, KEYS[7], admitted_ms, -estimate)
+  redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
 end
-close_lease(ARGV[2], ARGV[3], '')
+close_lease(ARGV[2], ARGV[3], '-')
 return 'abandoned'

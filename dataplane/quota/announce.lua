@@ -1,6 +1,6 @@
-#!lua
 -- Tells a rebuild what only this worker knows, because Redis may have lost it: events that the ledger does not have
 -- yet, and leases of requests that are running. Written while there is no valid fence, under the token of the rebuild.
+-- Written after `leases` in the same script.
 --
 -- KEYS   1 rebuild token   2 fence   3 usage   4 expiry index   5 announced
 --        then for each event its lease, then for each lease: the lease, leases of its key, leases of its tenant
@@ -17,27 +17,26 @@ end
 local events = tonumber(ARGV[7])
 for event = 1, events do
   local raw, is_correction, lease = ARGV[6 + 2 * event], ARGV[7 + 2 * event] == '1', KEYS[5 + event]
-  local state = redis.call('HGET', lease, 's')
+  local state = state_of(redis.call('GET', lease))
   -- A lease that was charged as crashed is told so when its settlement comes again.
   if state ~= 'reaped' or is_correction then
     -- Twice in the stream is once in the ledger, and of an open lease the rebuild sees that it is over.
     local entry_id = redis.call('XADD', KEYS[3], '*', 'e', raw)
     if not state or state == 'reaped' then
       -- For the settlement that comes again because nobody has acknowledged it.
-      redis.call('DEL', lease)
-      redis.call('HSET', lease, 's', 'settled', 'i', entry_id)
-      redis.call('PEXPIRE', lease, ARGV[6])
+      redis.call('SET', lease, 'settled ' .. entry_id, 'PX', ARGV[6])
     end
   end
 end
 local time = redis.call('TIME')
 local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4]))
+local record_ttl_ms = tonumber(ARGV[4]) + tonumber(ARGV[5])
 local key = 6 + events
 for at = 8 + 2 * events, #ARGV, 9 do
-  if redis.call('EXISTS', KEYS[key]) == 0 then
-    redis.call('HSET', KEYS[key], 's', 'open', 'k', ARGV[at + 1], 't', ARGV[at + 2], 'p', ARGV[at + 3],
-      'm', ARGV[at + 4], 'r', ARGV[at + 5], 'b', ARGV[at + 6], 'n', ARGV[at + 7], 'q', '0', 'a', '0', 'e', ARGV[at + 8])
-    redis.call('PEXPIRE', KEYS[key], tonumber(ARGV[4]) + tonumber(ARGV[5]))
+  -- It stands in no window: what was in the windows may be lost, and what is not may have forgotten it.
+  local lease = open_lease(ARGV[at + 5], 0, 0, ARGV[at + 7], ARGV[at + 6], ARGV[at + 3], ARGV[at + 4],
+    ARGV[at + 1], ARGV[at + 2], ARGV[at + 8])
+  if redis.call('SET', KEYS[key], lease, 'NX', 'PX', record_ttl_ms) then
     for _, slots in ipairs({ KEYS[4], KEYS[key + 1], KEYS[key + 2] }) do
       redis.call('ZADD', slots, until_ms, ARGV[at])
     end

@@ -1,4 +1,3 @@
-#!lua
 -- Appends a usage event that belongs to no lease: a listing, counted refusals. Sent again after a timeout it may be
 -- there twice; the ledger takes each event id once.
 --

@@ -1,4 +1,3 @@
-#!lua
 -- Counts a failed authentication of an address block in its current window.
 --
 -- KEYS   1 failures of the block

@@ -17,7 +17,7 @@ LEASE_RECORD_EXTRA_MS = 86_400_000
 TOMBSTONE_TTL_MS = 120_000
 _MAX_PRINCIPALS = 16_384
 _FOUR_DOUBLES = struct.Struct(">4d")
-_TWELVE_DOUBLES = struct.Struct(">12d")
+_FOURTEEN_DOUBLES = struct.Struct(">14d")
 
 
 class PrincipalCalls:
@@ -43,23 +43,16 @@ class PrincipalCalls:
             *(keyspace.leases(shard, scope) for scope in scopes),
             keyspace.expiry(shard),
             *(keyspace.window(shard, scope) for scope in scopes),
-            *(keyspace.budget(shard, scope, "") for scope in scopes),
+            *(keyspace.counters(shard, scope) for scope in scopes),
         )
         self._lease_key = keyspace.lease(shard, "")
         self._check_keys = bulk(4, fence, live, usage, self._deny_key)
         self._acquire_keys = bulk(12, fence, live, usage, *kept)
         self._close_keys = bulk(10, fence, usage, *kept)
         self._append_keys = bulk(2, fence, usage)
-        self._standing = bulk(
-            *scopes,
-            principal.key_version,
-            principal.tenant_version,
-            principal.expires_at_ms,
-            backlog_max_events,
-        )
-        self._limits = bulk(
-            packed_limits(principal.key_limits, principal.tenant_limits), LEASE_TTL_MS, LEASE_RECORD_EXTRA_MS
-        )
+        known = (principal.key_version, principal.tenant_version, principal.expires_at_ms, backlog_max_events)
+        self._standing = bulk(*scopes, _FOUR_DOUBLES.pack(*known))
+        self._limits = bulk(packed_limits(principal.key_limits, principal.tenant_limits))
 
     def acquire(self, incarnation: bytes, lease_id: LeaseId, demand: Demand, crashed: bytes) -> Call:
         """``acquire.lua``."""
@@ -68,11 +61,11 @@ class PrincipalCalls:
         )
         keys = bulk(self._lease_key + lease_id, self._deny_key, incarnation)
         tail = b"".join((self._acquire_keys, keys, self._standing, self._limits, bulk(lease_id, asked, crashed)))
-        return Call(ACQUIRE, 12 + 13, tail)
+        return Call(ACQUIRE, 12 + 8, tail)
 
     def check(self, incarnation: bytes) -> Call:
         """``check.lua``."""
-        return Call(CHECK, 4 + 7, b"".join((self._check_keys, bulk(incarnation), self._standing)))
+        return Call(CHECK, 4 + 4, b"".join((self._check_keys, bulk(incarnation), self._standing)))
 
     def settle(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> Call:
         """``settle.lua``."""
@@ -105,10 +98,12 @@ class PrincipalCalls:
 
 
 def packed_limits(key: Limits, tenant: Limits) -> bytes:
-    """The limits of both scopes as ``acquire.lua`` reads them."""
+    """The limits of both scopes, and how long leases live, as ``acquire.lua`` reads them."""
     names = ("concurrent", "rpm", "tpm", "budget_day", "budget_month", "budget_total")
     values = (getattr(limits, name) for name in names for limits in (key, tenant))
-    return _TWELVE_DOUBLES.pack(*(-1 if value is None else value for value in values))
+    return _FOURTEEN_DOUBLES.pack(
+        *(-1 if value is None else value for value in values), LEASE_TTL_MS, LEASE_RECORD_EXTRA_MS
+    )
 
 
 class Calls:

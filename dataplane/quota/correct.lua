@@ -1,5 +1,5 @@
 -- Puts right what the reaper has charged for a lease that was settled late. Idempotent by lease id.
--- Written after `fenced` and `periods` in the same script.
+-- Written after `fenced`, `counters` and `leases` in the same script.
 --
 -- KEYS   those of `settle`
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event of the correction   4 time to live of the tombstone in
@@ -9,16 +9,18 @@
 --        again       it had been corrected before; nothing was written
 --        unfenced    nothing was written
 
-if not is_fenced() then
+local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
+if not is_valid(known[1]) then
   return { 'unfenced', '' }
 end
-local known = redis.call('HMGET', KEYS[10], 's', 'i')
-if known[1] == 'settled' then
-  return { 'again', known[2] or '' }
+if state_of(known[2]) == 'settled' then
+  return { 'again', entry_of(known[2]) }
 end
+local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+local tokens, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+add_to_counters(of_key, day, month, tokens, 0)
+add_to_counters(of_tenant, day, month, tokens, 0)
 local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
-if ARGV[5] ~= '0' then
-  add_to_counters('used', ARGV[5], KEYS[8], KEYS[9], ARGV[6], ARGV[7])
-end
+redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
 close_lease(ARGV[2], ARGV[4], entry_id)
 return { 'corrected', entry_id }

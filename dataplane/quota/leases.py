@@ -73,8 +73,8 @@ class RedisLeases:
         return Lease(
             lease_id=lease_id,
             shard=shard,
-            day=day.decode(),
-            month=month.decode(),
+            day=str(day),
+            month=str(month),
             prompt_bound=demand.prompt_bound,
             num_predict=num_predict,
             output_factor=demand.output_factor,

@@ -1,4 +1,3 @@
-#!lua
 -- Extends the leases of one worker in one shard and names those that must be cut. Never revives an expired lease.
 --
 -- KEYS   1 fence   2 live   3 expiry index   then for each lease: leases of its key, leases of its tenant, the lease
@@ -29,7 +28,8 @@ for at = 4, #ARGV, 3 do
   local lease_id = ARGV[at]
   local versions = redis.call('HMGET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
   local expires_ms = tonumber(redis.call('ZSCORE', KEYS[3], lease_id) or 0)
-  if expires_ms <= now_ms or redis.call('HGET', KEYS[at + 2], 's') ~= 'open' then
+  -- The word with which an open lease begins (`leases.lua`).
+  if expires_ms <= now_ms or redis.call('GETRANGE', KEYS[at + 2], 0, 4) ~= 'open ' then
     cut(lease_id, 'lost')
   elseif (tonumber(versions[1]) or 0) <= 0 or (tonumber(versions[2]) or 0) <= 0 then
     cut(lease_id, 'refused')

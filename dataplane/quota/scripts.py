@@ -8,11 +8,20 @@ server has forgotten the script.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from shared import layout
+
 Argument = str | bytes | int
 _FOLDER = Path(__file__).parent
+_OF_LAYOUT = ("counters", "leases")
+_VALUE = r"(?:\d+|'[^',]*')"
+_NAMES = r"[A-Z_]+(?:, [A-Z_]+)*"
+_CONSTANTS = re.compile(rf"^local (?P<names>{_NAMES}) = (?P<values>{_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
+_FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
+_NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 
 def bulk(*arguments: Argument) -> bytes:
@@ -51,11 +60,11 @@ class Call:
 
 
 class Script:
-    """A script of this folder; several files are one script, the first of them with the ``#!lua`` line."""
+    """A script of this folder; several files are one script, those of both planes' layout among them."""
 
     def __init__(self, *files: str) -> None:
         self.name = files[-1]
-        self.source = b"\n".join((_FOLDER / f"{file}.lua").read_bytes() for file in files)
+        self.source = b"#!lua\n" + lean("\n".join(map(_read, files))).encode()
         digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
         self._by_digest = bulk("EVALSHA", digest)
         self._by_source = bulk("EVAL", self.source)
@@ -80,13 +89,39 @@ class Script:
         return f"Script({self.name})"
 
 
-ACQUIRE = Script("standing", "periods", "window", "acquire")
+def lean(source: str) -> str:
+    """A script with its constants written out and without functions that it does not use.
+
+    A server runs all of a script in each call: it makes every function anew, and every local that one of them uses
+    costs time then. So ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
+    """
+    values: dict[str, str] = {}
+
+    def take(definition: re.Match[str]) -> str:
+        values.update(zip(definition["names"].split(", "), definition["values"].split(", "), strict=True))
+        return ""
+
+    source = _CONSTANTS.sub(take, source)
+    source = _NAME.sub(lambda name: values.get(name[0], name[0]), source)
+    # From the last to the first: a function is only used by what stands behind it.
+    for function in reversed(list(_FUNCTION.finditer(source))):
+        if not re.search(rf"\b{function['name']}\(", source[function.end() :]):
+            source = source[: function.start()] + source[function.end() :]
+    return source
+
+
+def _read(file: str) -> str:
+    raw = layout.included(file) if file in _OF_LAYOUT else (_FOLDER / f"{file}.lua").read_bytes()
+    return raw.decode()
+
+
+ACQUIRE = Script("standing", "counters", "leases", "periods", "window", "acquire")
 CHECK = Script("standing", "check")
 RENEW = Script("renew")
-SETTLE = Script("fenced", "periods", "window", "settle")
-CORRECT = Script("fenced", "periods", "correct")
+SETTLE = Script("fenced", "counters", "leases", "window", "settle")
+CORRECT = Script("fenced", "counters", "leases", "correct")
 APPEND = Script("append")
-ABANDON = Script("fenced", "periods", "window", "abandon")
-ANNOUNCE = Script("announce")
+ABANDON = Script("fenced", "counters", "leases", "window", "abandon")
+ANNOUNCE = Script("leases", "announce")
 AUTHFAIL = Script("authfail")
 ALL = (ACQUIRE, CHECK, RENEW, SETTLE, CORRECT, APPEND, ABANDON, ANNOUNCE, AUTHFAIL)

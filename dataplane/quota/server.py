@@ -6,13 +6,15 @@ from collections.abc import Mapping
 
 import msgspec
 
+from shared import layout
+
 INFO_SECTIONS = ("server", "replication", "memory", "persistence")
 
 
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """One examination of a server."""
 
-    # ``<run id>:<replication id>:``, with which every valid fence begins. A restart or a failover changes it.
+    # With which every valid fence begins. A restart, a failover or another layout changes it.
     incarnation: str
     # Why nothing may be decided on this server, in our own words; empty when all is well.
     fault: str
@@ -22,7 +24,7 @@ def examine(info: bytes) -> Server:
     """Reads a reply to ``INFO``. What it does not say counts as wrong."""
     facts = _facts(info)
     run_id, replication_id = facts.get("run_id", ""), facts.get("master_replid", "")
-    return Server(incarnation=f"{run_id}:{replication_id}:", fault=_fault(facts, run_id, replication_id))
+    return Server(incarnation=layout.incarnation(run_id, replication_id), fault=_fault(facts, run_id, replication_id))
 
 
 def _fault(facts: Mapping[str, str], run_id: str, replication_id: str) -> str:

@@ -1,12 +1,11 @@
-#!lua
 -- Included by `acquire` and `check`, never run alone: may this key of this tenant do anything now?
 --
 -- KEYS  1 fence   2 live   3 usage   the last one: deny, which the control plane sets while these events are too large
--- ARGV  1 incarnation of the server that the caller talks to, `run id:replication id:`
---       2 key scope   3 tenant scope   4 version of the key   5 version of the tenant, both as the caller knows them
---       6 expiry of the key in ms of Unix time, 0 for never   7 most usage events that may wait
+-- ARGV  1 incarnation of the server that the caller talks to, `layout:run id:replication id:`
+--       2 key scope   3 tenant scope   4 four doubles: version of the key, version of the tenant, both as the caller
+--       knows them, expiry of the key in ms of Unix time, 0 for never, most usage events that may wait
 --
--- `standing(now_ms)` writes nothing and gives nil when nothing stands in the way, else the decision:
+-- `standing(fence, deny, now_ms)` writes nothing and gives nil when nothing stands in the way, else the decision:
 --   unfenced         the shard holds no state that was rebuilt for this server
 --   missing          the live version of the key or the tenant is not there
 --   key_refused, tenant_refused
@@ -14,8 +13,7 @@
 --   expired          the key's time is over
 --   backlog          too many usage events wait for the ledger, or too many bytes of them
 
-local function standing(now_ms)
-  local fence = redis.call('GET', KEYS[1])
+local function standing(fence, deny, now_ms)
   if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
     return 'unfenced'
   end
@@ -30,14 +28,14 @@ local function standing(now_ms)
   if tenant_version < 0 then
     return 'tenant_refused'
   end
-  if key_version > tonumber(ARGV[4]) or tenant_version > tonumber(ARGV[5]) then
+  local known_key_version, known_tenant_version, expires_at_ms, most_events = struct.unpack('>dddd', ARGV[4])
+  if key_version > known_key_version or tenant_version > known_tenant_version then
     return 'stale'
   end
-  local expires_at_ms = tonumber(ARGV[6])
   if expires_at_ms > 0 and expires_at_ms <= now_ms then
     return 'expired'
   end
-  if redis.call('XLEN', KEYS[3]) >= tonumber(ARGV[7]) or redis.call('EXISTS', KEYS[#KEYS]) == 1 then
+  if deny or redis.call('XLEN', KEYS[3]) >= most_events then
     return 'backlog'
   end
   return nil

@@ -1,10 +1,11 @@
-"""What admission and settlement cost: ``python -m tests.bench.quota [--calls 20000] [--repeat 3] [--json]``.
+"""What admission and settlement cost: ``python -m tests.bench.quota [--scripts] [--repeat 3] [--json]``.
 
 One Redis, one link as a worker has it. Measured are ``acquire`` and ``settle`` in turn, in operations per second and in
 microseconds: on the client (CPU time of this process) and in the server (the time that it counts for the commands).
 Every figure stands beside that of ``PING`` through the same link in the same round; cases and ``PING`` alternate, and
 the medians of all rounds are shown. What each script costs in the server is measured apart, in batches of one after the
-other. A case in which other decisions are made than it is about ends the command.
+other; ``--scripts`` measures that alone, and more closely (``quota_scripts``). A case in which other decisions are made
+than it is about ends the command.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from dataplane.values import Demand, Lease, Limits, Principal, RequestId
 from deploy.local.redis import Redis
 from shared import keyspace
 from shared.clock import SystemClock
+from tests.bench import quota_scripts
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.integration.quota.caller import CRASHED, event
@@ -270,8 +272,14 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=20_000, help="calls per case and round")
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--json", action="store_true", help="rows as JSON")
+    parser.add_argument("--scripts", action="store_true", help="one call of each script alone, also as state grows")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds of --scripts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"appendfsync": "everysec"}) as server:
+        if options.scripts:
+            rows = quota_scripts.run(server, rounds=options.rounds, say=_say)
+            sys.stdout.write((json.dumps(rows, indent=1) if options.json else quota_scripts.table(rows)) + "\n")
+            return 0
         state = PublishedState(server.url)
         state.stamp()
         rows = asyncio.run(run(state, calls=options.calls, repeat=options.repeat, say=_say))

@@ -10,13 +10,15 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import asyncpg
+import redis as redis_client
 
+from shared import layout
 from tests.e2e.crowd import Answer
 from tests.e2e.harness import Gateway, MockOllama
 from tests.e2e.outputs import leaks
 
 SETTLE_TIMEOUT_S = 45.0
-_BUDGET = re.compile(r"gateway:\{s\d\d\}:budget:([kt]):([0-9a-f-]{36}):(\w+)")
+_COUNTERS = re.compile(r"gateway:\{s\d\d\}:counters:([kt]):([0-9a-f-]{36})")
 _KINDS = {"k": "key", "t": "tenant"}
 
 
@@ -36,19 +38,20 @@ class Budget(NamedTuple):
 
 
 def budgets(gateway: Gateway) -> dict[Account, Budget]:
-    """Every budget hash in Redis."""
+    """Every counter in Redis."""
     found = {}
-    for name in gateway.redis.scan_iter("gateway:{*}:budget:*", count=1000):
-        match = _BUDGET.fullmatch(str(name))
-        assert match, f"unexpected key {name}"
-        values = gateway.redis.hgetall(str(name))
-        account = Account(_KINDS[match[1]], match[2], match[3])
-        found[account] = Budget(int(values.get("used", 0)), int(values.get("reserved", 0)))
+    # The gateway's own client decodes what it reads.
+    with redis_client.Redis.from_url(gateway.description["redis_url"]) as client:
+        for name in client.scan_iter("gateway:{*}:counters:*", count=1000):
+            match = _COUNTERS.fullmatch(name.decode())
+            assert match, f"unexpected key {name!r}"
+            for period, counter in layout.read_counters(client.get(name)).items():
+                found[Account(_KINDS[match[1]], match[2], period)] = Budget(counter.used, counter.reserved)
     return found
 
 
 def budget_of(gateway: Gateway, kind: str, scope_id: str, period: str = "total") -> Budget:
-    """One account in Redis; nothing used and nothing reserved when there is no hash."""
+    """One account in Redis; nothing used and nothing reserved when there is none."""
     return budgets(gateway).get(Account(kind, scope_id, period), Budget(0, 0))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import redis as redis_client
 
 from dataplane.values import Grant, Limits, Principal
-from shared import apikey, keyspace, records
+from shared import apikey, keyspace, layout, records
 from shared.apikey import Digest
 from shared.keyspace import KeyId, TenantId
 from shared.records import ConfigRecord, DiscoveredRecord, KeyRecord, TenantRecord
@@ -30,7 +30,7 @@ class PublishedState:
     def stamp(self, epoch: int = 1) -> None:
         """Stamps every shard for the server as it is now."""
         info = self.client.info()
-        fence = f"{info['run_id']}:{info['master_replid']}:{epoch}"
+        fence = f"{layout.incarnation(info['run_id'], info['master_replid'])}{epoch}"
         for shard in keyspace.SHARDS:
             self.client.set(keyspace.fence(shard), fence)
 
@@ -114,11 +114,9 @@ class PublishedState:
             ("key", keyspace.key_scope(principal.key_id)),
             ("tenant", keyspace.tenant_scope(principal.tenant_id)),
         ):
-            prefix = keyspace.budget(principal.shard, scope, "")
-            for name in self.client.scan_iter(f"{prefix}*", count=1000):
-                used, reserved = self.client.hmget(name, "used", "reserved")
-                period = name.decode().removeprefix(prefix)
-                found[f"{kind} {period}"] = (int(used or 0), int(reserved or 0))
+            counters = layout.read_counters(self.client.get(keyspace.counters(principal.shard, scope)))
+            for period, counter in counters.items():
+                found[f"{kind} {period}"] = (counter.used, counter.reserved)
         return found
 
     def slots(self, principal: Principal) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from controlplane.core.counters import TOTAL, Owner, periods_of
 from controlplane.tasks import guard
 from shared import keyspace
 from shared.keyspace import SHARDS, LeaseId
+from tests.fakes.counted import counter_of, drop_counter, put_counter
 from tests.integration.ledger.planes import Keepers
 from tests.integration.ledger.traffic import Traffic, add_tenant, raw_of, today
 
@@ -31,7 +32,7 @@ async def test_a_counter_that_lost_something_takes_the_fence_of_its_shard_away_u
     await keepers.guard.look()
     assert await is_fenced(traffic)
     # Neither touched since nor named by anybody: the samples find it.
-    await client.delete(keyspace.budget(traffic.shard, traffic.owners[0].scope, periods_of(today())[1]))
+    await drop_counter(client, traffic.shard, traffic.owners[0].scope, periods_of(today())[1])
     await keepers.guard.look()
     assert not await is_fenced(traffic)
     assert len(await keepers.fences.missing((await keepers.fences.server()).incarnation)) == 1
@@ -42,7 +43,7 @@ async def test_a_counter_that_lost_something_takes_the_fence_of_its_shard_away_u
 
 async def test_a_fault_that_comes_back_does_not_deny_for_good(database, client):
     traffic, keepers = await prepared(client)
-    name = keyspace.budget(traffic.shard, traffic.owners[0].scope, TOTAL)
+    name = keyspace.counters(traffic.shard, traffic.owners[0].scope)
     for fenced in (False, True):
         await client.delete(name)
         await keepers.guard.look()
@@ -83,7 +84,9 @@ async def test_waiting_events_are_no_difference_and_waiting_corrections_no_loss(
     await client.xadd(keyspace.usage(traffic.shard), {"e": correction})
     for owner in (traffic.owners[0], key):
         for period in periods_of(day):
-            await client.hincrby(keyspace.budget(traffic.shard, owner.scope, period), "used", -120)
+            counter = await counter_of(client, traffic.shard, owner.scope, period)
+            assert counter is not None
+            await put_counter(client, traffic.shard, owner.scope, period, used=counter.used - 120)
     for _ in range(3):
         await keepers.guard.look()
     assert await is_fenced(traffic)
@@ -110,7 +113,7 @@ async def test_keys_are_sampled_in_turn(database, client, monkeypatch):
         await traffic.settle(key, str(uuid.uuid4()), today(), 50)
     await keepers.drain.drain(SHARDS)
     keepers.touched.take()
-    await client.delete(keyspace.budget(traffic.shard, traffic.keys[2].scope, TOTAL))
+    await drop_counter(client, traffic.shard, traffic.keys[2].scope, TOTAL)
     looks = 0
     while await is_fenced(traffic):
         await keepers.guard.look()

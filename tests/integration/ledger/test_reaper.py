@@ -20,6 +20,7 @@ from controlplane.tasks.reap import Reaper
 from shared import keyspace, records
 from shared.keyspace import KeyId, LeaseId, TenantId
 from shared.records import UsageEvent
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import Caller, events_of
 
@@ -57,11 +58,6 @@ def reaper_on(client: RedisClient) -> Reaper:
     )
 
 
-def hash_of(caller: Caller, lease_id: str) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = caller.state.client.hgetall(keyspace.lease(caller.principal.shard, LeaseId(lease_id)))
-    return found
-
-
 async def test_what_was_reserved_is_charged_and_the_slots_are_free(reaper: Reaper, caller: Caller):
     caller.acquire("dead")
     caller.acquire("alive")
@@ -73,7 +69,7 @@ async def test_what_was_reserved_is_charged_and_the_slots_are_free(reaper: Reape
     assert (event.tenant_id, event.key_id) == (caller.principal.tenant_id, caller.principal.key_id)
     assert set(caller.state.budgets(caller.principal).values()) == {(150, 150)}
     assert caller.state.slots(caller.principal) == (1, 1, 1)
-    assert hash_of(caller, "dead")[b"s"] == b"reaped"
+    assert counted.state_of(caller.state.client, caller.principal.shard, "dead") == "reaped"
     assert await reaper.reap() == {}
 
 
@@ -151,9 +147,9 @@ async def test_broken_lease_is_counted_and_does_not_come_again(reaper: Reaper, c
         case "gone":
             caller.state.client.delete(name)
         case "no scopes":
-            caller.state.client.hdel(name, "k", "t")
+            caller.state.client.set(name, caller.state.client.get(name).replace(b" k:", b" "))
         case _:
-            caller.state.client.hset(name, "r", "many")
+            caller.state.client.set(name, caller.state.client.get(name).replace(b"open 150", b"open many"))
     caller.acquire("dead")
     caller.expire("broken")
     caller.expire("dead")
@@ -164,7 +160,10 @@ async def test_broken_lease_is_counted_and_does_not_come_again(reaper: Reaper, c
 async def test_lease_of_yesterday_is_charged_to_yesterday(reaper: Reaper, caller: Caller):
     caller.acquire("old")
     name = keyspace.lease(caller.principal.shard, LeaseId("old"))
-    caller.state.client.hset(name, mapping={"p": "20251231", "m": "202512"})
+    lease = caller.lease("old")
+    caller.state.client.set(
+        name, caller.state.client.get(name).replace(f" {lease.day} {lease.month} ".encode(), b" 20251231 202512 ")
+    )
     caller.expire("old")
     await reaper.reap()
     [event] = events_of(caller.state, caller.principal)
@@ -189,22 +188,39 @@ async def test_reaper_goes_on_after_redis_was_away(client: RedisClient, caller: 
         await asyncio.gather(task, return_exceptions=True)
 
 
-def fields(**changed: str) -> dict[bytes, bytes]:
-    given = {"k": f"k:{uuid.UUID(int=1)}", "t": f"t:{uuid.UUID(int=2)}", "p": "20261121", "m": "202611", "r": "150"}
-    return {name.encode(): value.encode() for name, value in {**given, "b": "100", "a": "1000", **changed}.items()}
+def lease_text(
+    *,
+    reserved: str = "150",
+    bound: str = "100",
+    day: str = "20261121",
+    month: str = "202611",
+    key: str = f"k:{uuid.UUID(int=1)}",
+    tenant: str = f"t:{uuid.UUID(int=2)}",
+    event: str = "",
+) -> bytes:
+    return f"open {reserved} 75 1000 50 {bound} {day} {month} - {key} {tenant} {event}".encode()
 
 
 @pytest.mark.parametrize(
     "changed",
-    [{"k": "x:1"}, {"t": "k:1"}, {"r": "-1"}, {"r": "99"}, {"b": "-5"}, {"r": "1.5"}, {"p": "today"}, {"m": ""}],
+    [
+        {"key": "x:1"},
+        {"tenant": "k:1"},
+        {"reserved": "-1"},
+        {"reserved": "99"},
+        {"bound": "-5"},
+        {"reserved": "1.5"},
+        {"day": "today"},
+        {"month": ""},
+    ],
 )
 def test_lease_that_cannot_be_charged_is_broken(changed: dict[str, str]):
     with pytest.raises(BrokenLeaseError):
-        crashed_lease(LeaseId("one"), fields(**changed))
+        crashed_lease(LeaseId("one"), lease_text(**changed))
 
 
 def test_event_says_who_when_and_how_much_even_if_its_worker_prepared_nothing():
-    event = event_of(crashed_lease(LeaseId("one"), fields()), now_ms=61_000)
+    event = event_of(crashed_lease(LeaseId("one"), lease_text()), now_ms=61_000)
     assert event == UsageEvent(
         event_id="one",
         request_id="one",
@@ -224,7 +240,7 @@ def test_event_says_who_when_and_how_much_even_if_its_worker_prepared_nothing():
 
 
 def test_event_that_its_worker_prepared_is_completed():
-    first = event_of(crashed_lease(LeaseId("one"), fields()), now_ms=2000)
+    first = event_of(crashed_lease(LeaseId("one"), lease_text()), now_ms=2000)
     prepared = records.encode(first).decode().replace('"endpoint":""', '"endpoint":"/api/chat"')
-    event = event_of(crashed_lease(LeaseId("one"), fields(e=prepared)), now_ms=500)
+    event = event_of(crashed_lease(LeaseId("one"), lease_text(event=prepared)), now_ms=500)
     assert (event.endpoint, event.duration_ms, event.completion_tokens) == ("/api/chat", 0, 50)

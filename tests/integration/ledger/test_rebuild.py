@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import struct
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,13 +15,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis as RedisClient
 
-from controlplane.core.counters import TOTAL, Owner, periods_of
+from controlplane.core.counters import TOTAL, Owner, periods_of, warm_periods
 from controlplane.publish import connection
 from controlplane.publish.counters import Fate, OpenLease
 from controlplane.store import engine
 from deploy.local.redis import DATA, Redis
-from shared import keyspace
+from shared import keyspace, layout
 from shared.keyspace import SHARDS, LeaseId, Scope
+from shared.layout import Counter
+from tests.fakes.counted import counter_of, put_counter
 from tests.integration.ledger.planes import Keepers
 from tests.integration.ledger.traffic import RESERVED, Traffic, add_tenant, raw_of, today
 
@@ -185,42 +188,62 @@ async def test_events_that_wait_are_counted_once_however_often_they_are_in_the_s
     for raw in (drained, twice, twice, b"no event", correction):
         await own.xadd(stream, {"e": raw})
     await stamped(keepers)
-    assert await own.hget(keyspace.budget(traffic.shard, key.scope, TOTAL), "used") == b"160"
+    counter = await counter_of(own, traffic.shard, key.scope, TOTAL)
+    assert counter is not None
+    assert counter.used == 160
     await keepers.drain.drain(SHARDS)
     assert await traffic.differences() == {}
 
 
 async def test_counters_of_nobody_and_of_periods_that_are_over_are_removed(database, server, own):
     traffic, keepers = Traffic(own, await add_tenant()), Keepers(own)
-    gone = [keyspace.budget(traffic.shard, Scope("k:nobody"), period) for period in (TOTAL, *periods_of("20200101"))]
-    for name in gone:
-        await own.hset(name, mapping={"used": 5, "reserved": 7})
+    for scope in (Scope("k:nobody"), traffic.keys[0].scope):
+        for period in periods_of("20200101"):
+            await put_counter(own, traffic.shard, scope, period, used=5, reserved=7)
     other = keyspace.window(traffic.shard, Scope("k:nobody"))
     await own.set(other, "stays")
     await stamped(keepers)
-    assert await own.exists(*gone) == 0
+    for scope in (Scope("k:nobody"), traffic.keys[0].scope):
+        assert await own.exists(keyspace.counters(traffic.shard, scope)) == 0
     assert await own.exists(other)
 
 
-async def test_counters_are_kept_for_two_periods_and_totals_for_ever(database, server, own):
+async def test_the_head_of_the_windows_stays_as_long_as_it_counts(database, server, own):
+    traffic, keepers = Traffic(own, await add_tenant()), Keepers(own)
+    now_s, _ = await own.time()
+    heads = {}
+    for owner, last_s in zip(traffic.owners, (now_s, now_s - 60, now_s - 200), strict=True):
+        name = keyspace.counters(traffic.shard, owner.scope)
+        heads[name] = struct.pack(">7d", last_s * 1000, 1, 1, 50, last_s, 1, 50)
+        await own.set(name, layout.write_counters({}) + heads[name])
+    await put_counter(own, traffic.shard, traffic.owners[0].scope, TOTAL, used=5)
+    await stamped(keepers)
+    kept = [await own.get(name) for name in heads]
+    assert kept[:2] == [layout.write_counters({}) + head for head in heads.values()][:2]
+    assert kept[2] is None
+
+
+async def test_counters_come_back_with_this_and_the_last_day_and_month_and_never_expire(database, server, own):
     traffic, keepers = Traffic(own, await add_tenant()), Keepers(own)
     await stamped(keepers)
-    await traffic.request(50)
+    today_, yesterday, month, last_month, total = warm_periods(await keepers.counters.now())
+    for day in (today_, yesterday, f"{last_month}01", "20200101"):
+        await traffic.settle(traffic.keys[0], str(uuid.uuid4()), day, 50)
     await keepers.drain.drain(SHARDS)
     await own.flushall()
     await stamped(keepers)
-    names = [keyspace.budget(traffic.shard, traffic.owners[0].scope, period) for period in periods_of(today())]
-    day, month, total = [await own.ttl(name) for name in names]
-    assert 2 * 86_400 <= day <= 3 * 86_400
-    assert 62 * 86_400 <= month <= 70 * 86_400
-    assert total == -1
+    name = keyspace.counters(traffic.shard, traffic.owners[0].scope)
+    found = {period: counter.used for period, counter in layout.read_counters(await own.get(name)).items()}
+    assert found.keys() == {today_, yesterday, month, last_month, total}
+    assert found[total] == 200
+    assert await own.ttl(name) == -1
 
 
 async def test_a_flush_during_a_rebuild_stamps_nothing(database, server, own):
     keepers = Keepers(own)
     traffic = Traffic(own, await add_tenant())
     token = await keepers.fences.begin(SHARDS, (await keepers.fences.server()).incarnation)
-    values = [((traffic.owners[0].scope, TOTAL), 5, 0)]
+    values = [(traffic.owners[0].scope, {TOTAL: Counter(5, 0)})]
     assert await keepers.counters.write(traffic.shard, token, values)
     assert await keepers.fences.keep(SHARDS, token)
     await own.delete(keyspace.rebuild_token(SHARDS[3]))
@@ -230,7 +253,7 @@ async def test_a_flush_during_a_rebuild_stamps_nothing(database, server, own):
     fates = [(OpenLease(lease_id=LeaseId("x")), Fate.CLOSE)]
     assert not await keepers.counters.write_leases(traffic.shard, token, fates)
     assert not await keepers.fences.stamp(traffic.shard, token)
-    assert await own.exists(keyspace.budget(traffic.shard, *values[0][0])) == 0
+    assert await own.exists(keyspace.counters(traffic.shard, values[0][0])) == 0
 
 
 async def test_ten_thousand_keys_are_rebuilt_in_ten_seconds(database, server, own):
@@ -255,7 +278,7 @@ async def test_ten_thousand_keys_are_rebuilt_in_ten_seconds(database, server, ow
     await keepers.fence_keeper.check_once()
     took_s = time.monotonic() - started_s
     assert not await keepers.fences.missing((await keepers.fences.server()).incarnation)
-    assert len([name async for name in own.scan_iter("gateway:{*}:budget:*", count=5000)]) == 30_000
+    assert len([name async for name in own.scan_iter("gateway:{*}:counters:*", count=5000)]) == 10_000
     assert took_s < 10
 
 

@@ -16,46 +16,55 @@ from typing import Any
 from redis.asyncio import Redis as RedisClient
 from redis.exceptions import RedisError
 
-from controlplane.core.counters import CounterName, Owner, periods_of, warm_periods
+from controlplane.core.counters import CounterName, Owner, warm_periods
 from controlplane.publish.fence import Fences
 from controlplane.store import counters as ledger
 from controlplane.store import engine
-from shared import keyspace, records
+from shared import keyspace, layout, records
 from shared.keyspace import KeyId, LeaseId, TenantId, shard_of
+from shared.layout import Counter
+from tests.fakes.counted import counter_of
 from tests.integration.ledger import events
 
-_FENCED = """#!lua
+_FENCED = f"""#!lua
+{layout.included("counters").decode()}
+{layout.included("leases").decode()}
 local fence = redis.call('GET', KEYS[1])
 if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then return 'unfenced' end
 """
-# KEYS: fence, lease, expiry, leases of key and tenant, six counters. ARGV: incarnation, id, key, tenant, day, tokens.
+# KEYS: fence, lease, expiry, leases of key and tenant, counters of both.
+# ARGV: incarnation, id, key, tenant, day, month, tokens.
 _ACQUIRE = (
     _FENCED
     + """
 if redis.call('EXISTS', KEYS[2]) == 1 then return 'closed' end
 local now = redis.call('TIME')[1] * 1000 + 30000
-redis.call('HSET', KEYS[2], 's', 'open', 'k', ARGV[3], 't', ARGV[4], 'p', ARGV[5], 'r', ARGV[6])
-redis.call('PEXPIRE', KEYS[2], 86400000)
+local lease = open_lease(ARGV[7], 0, 0, 0, 0, ARGV[5], ARGV[6], ARGV[3], ARGV[4], '')
+redis.call('SET', KEYS[2], lease, 'PX', 86400000)
 for i = 3, 5 do redis.call('ZADD', KEYS[i], now, ARGV[2]) end
-for i = 6, 11 do redis.call('HINCRBY', KEYS[i], 'reserved', ARGV[6]) end
+for i = 6, 7 do
+  local counters = read_counters(redis.call('GET', KEYS[i]))
+  add_to_counters(counters, tonumber(ARGV[5]), tonumber(ARGV[6]), 0, tonumber(ARGV[7]))
+  redis.call('SET', KEYS[i], written_counters(counters))
+end
 return 'admitted'
 """
 )
-# KEYS: the same, then usage. ARGV: incarnation, id, tokens, event.
+# KEYS: the same, then usage. ARGV: incarnation, id, tokens, event, day, month.
 _SETTLE = (
     _FENCED
     + """
-local known = redis.call('HMGET', KEYS[2], 's', 'r')
-if known[1] == 'settled' then return 'again' end
-redis.call('XADD', KEYS[12], '*', 'e', ARGV[4])
+local known = redis.call('GET', KEYS[2])
+if state_of(known) == 'settled' then return 'again' end
+redis.call('XADD', KEYS[8], '*', 'e', ARGV[4])
 for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[2]) end
-for i = 6, 11 do
-  redis.call('HINCRBY', KEYS[i], 'used', ARGV[3])
-  if known[1] == 'open' then redis.call('HINCRBY', KEYS[i], 'reserved', '-' .. known[2]) end
+for i = 6, 7 do
+  local counters = read_counters(redis.call('GET', KEYS[i]))
+  local reserved = state_of(known) == 'open' and parts_of(known) or 0
+  add_to_counters(counters, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[3]), -reserved)
+  redis.call('SET', KEYS[i], written_counters(counters))
 end
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], 's', 'settled')
-redis.call('PEXPIRE', KEYS[2], 120000)
+redis.call('SET', KEYS[2], 'settled -', 'PX', 120000)
 return 'settled'
 """
 )
@@ -96,7 +105,10 @@ class Traffic:
     async def admit(self, owner: Owner, lease_id: str, day: str) -> str:
         """One attempt, as a worker makes it. Raises what the client raises."""
         return await self._run(
-            self._acquire, owner, lease_id, day, [f"k:{owner.key_id}", f"t:{owner.tenant_id}", day, RESERVED]
+            self._acquire,
+            owner,
+            lease_id,
+            [f"k:{owner.key_id}", f"t:{owner.tenant_id}", day, day[:6], RESERVED],
         )
 
     async def settle(self, owner: Owner, lease_id: str, day: str, tokens: int) -> str:
@@ -112,7 +124,7 @@ class Traffic:
             prompt_tokens=tokens - 10,
             completion_tokens=10,
         )
-        return await self._run(self._settle, owner, lease_id, day, [tokens, event])
+        return await self._run(self._settle, owner, lease_id, [tokens, event, day, day[:6]])
 
     async def request(self, tokens: int, *, day: str = "") -> None:
         """One request; it is over when its settlement is acknowledged, or when it was not admitted."""
@@ -167,12 +179,16 @@ class Traffic:
         names = [(owner.scope, period) for owner in self.owners for period in periods]
         async with self.client.pipeline(transaction=True) as pipe:
             pipe.get(keyspace.fence(self.shard))
-            for name in names:
-                pipe.hget(keyspace.budget(self.shard, *name), "used")
+            for owner in self.owners:
+                pipe.get(keyspace.counters(self.shard, owner.scope))
             fence, *values = await pipe.execute()
         if fence is None or not fence.startswith(incarnation.encode()):
             return None
-        pairs = {name: (int(value or 0), used.get(name, 0)) for name, value in zip(names, values, strict=True)}
+        found = {owner.scope: layout.read_counters(raw) for owner, raw in zip(self.owners, values, strict=True)}
+        pairs = {
+            (scope, period): (found[scope].get(period, Counter()).used, used.get((scope, period), 0))
+            for scope, period in names
+        }
         return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
     async def watch(self) -> None:
@@ -193,24 +209,24 @@ class Traffic:
         found = {}
         for owner in self.owners:
             for period in warm_periods(dt.datetime.now(dt.UTC)):
-                value = int(await self.client.hget(keyspace.budget(self.shard, owner.scope, period), "reserved") or 0)
-                if value:
-                    found[owner.scope, period] = value
+                counter = await counter_of(self.client, self.shard, owner.scope, period)
+                if counter is not None and counter.reserved:
+                    found[owner.scope, period] = counter.reserved
         return found
 
-    async def _run(self, script: Any, owner: Owner, lease_id: str, day: str, arguments: list[Any]) -> str:
+    async def _run(self, script: Any, owner: Owner, lease_id: str, arguments: list[Any]) -> str:
         scopes = [owner.scope, Owner(tenant_id=owner.tenant_id).scope]
         keys = [
             keyspace.fence(self.shard),
             keyspace.lease(self.shard, LeaseId(lease_id)),
             keyspace.expiry(self.shard),
             *(keyspace.leases(self.shard, scope) for scope in scopes),
-            *(keyspace.budget(self.shard, scope, period) for scope in scopes for period in periods_of(day)),
+            *(keyspace.counters(self.shard, scope) for scope in scopes),
             keyspace.usage(self.shard),
         ]
         async with asyncio.timeout(1):
             incarnation = await self.client.info("everything")
-            head = f"{incarnation['run_id']}:{incarnation['master_replid']}:"
+            head = layout.incarnation(incarnation["run_id"], incarnation["master_replid"])
             return (await script(keys=keys, args=[head, lease_id, *arguments])).decode()
 
 

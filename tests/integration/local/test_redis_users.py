@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 import redis as redis_client
 
+from dataplane.quota.scripts import ANNOUNCE, Argument, Call
 from deploy.local.redis import CONTROLPLANE, DATAPLANE, OPERATOR, Redis
 from shared import keyspace
-from shared.keyspace import KeyId, LeaseId, Period, TenantId
+from shared.keyspace import KeyId, LeaseId, TenantId
+from tests.fakes.counted import state_of
+from tests.fakes.published_state import PublishedState
+from tests.integration.quota.caller import Caller, run
 
 pytestmark = pytest.mark.redis
 
@@ -25,7 +29,7 @@ STATE = (
 )
 COUNTED = (
     *(keyspace.window(SHARD, scope) for scope in SCOPES),
-    *(keyspace.budget(SHARD, scope, Period("20261121")) for scope in SCOPES),
+    *(keyspace.counters(SHARD, scope) for scope in SCOPES),
     *(keyspace.leases(SHARD, scope) for scope in SCOPES),
     keyspace.expiry(SHARD),
     keyspace.lease(SHARD, LeaseId("l")),
@@ -96,9 +100,13 @@ def test_a_data_plane_reads_state_and_cannot_write_it(admin, key):
 @pytest.mark.parametrize("key", COUNTED)
 def test_a_data_plane_may_not_delete_what_it_counts(admin, key):
     assert any(may(admin, DATAPLANE, *command) for command in writes(key))
-    is_lease = key == keyspace.lease(SHARD, LeaseId("l"))
-    assert may(admin, DATAPLANE, "DEL", key) == is_lease
-    for command in (("UNLINK", key), ("XDEL", key, "1-1"), ("XTRIM", key, "MAXLEN", "0"), ("RENAME", key, key)):
+    for command in (
+        ("DEL", key),
+        ("UNLINK", key),
+        ("XDEL", key, "1-1"),
+        ("XTRIM", key, "MAXLEN", "0"),
+        ("RENAME", key, key),
+    ):
         assert not may(admin, DATAPLANE, *command), command
 
 
@@ -128,6 +136,35 @@ def test_a_script_of_a_data_plane_can_do_no_more_than_the_data_plane(redis, admi
             client.eval("return redis.call('FLUSHALL')", 0)
     assert admin.get(fence) == "before"
     assert admin.get(config) is None
+
+
+def test_the_users_may_do_what_the_scripts_of_their_planes_do(redis):
+    admin, dataplane = PublishedState(redis.url), PublishedState(redis.url_of(DATAPLANE) + "?protocol=2")
+    admin.stamp()
+    caller = Caller(dataplane, admin.principal(), cap=100)
+    assert caller.check() == b"allowed"
+    assert [caller.acquire(lease_id)[0] for lease_id in ("one", "two", "dead")] == [b"admitted"] * 3
+    assert caller.renew("one", "two", "dead") == [b"renewed"]
+    assert (caller.settle("one"), caller.abandon("two")) == (b"settled", b"abandoned")
+    assert (caller.append(), caller.abandon("dead", is_known_server=False)) == (b"appended", b"marked")
+    assert caller.correct("never", 5) == b"corrected"
+    shard = caller.principal.shard
+    admin.client.delete(keyspace.fence(shard))
+    admin.client.set(keyspace.rebuild_token(shard), "token")
+    assert run(dataplane, announcement(caller, "three")) == b"announced"
+    assert state_of(admin.client, shard, "three") == "open"
+    dataplane.close()
+    admin.close()
+
+
+def announcement(caller: Caller, lease_id: str) -> Call:
+    """What a worker tells a rebuild of one running request and one event."""
+    shard, (own, tenant) = caller.principal.shard, caller.slot_names(caller.principal)
+    names = (keyspace.rebuild_token, keyspace.fence, keyspace.usage, keyspace.expiry, keyspace.announced)
+    keys = [*(name(shard) for name in names), keyspace.lease(shard, LeaseId("over"))]
+    keys += [keyspace.lease(shard, LeaseId(lease_id)), own, tenant]
+    arguments: list[Argument] = ["token", caller.incarnation, "worker", 30_000, 1000, 1000, 1, b"{}", 0]
+    return ANNOUNCE.call(keys, [*arguments, lease_id, "k:k", "t:t", "20261121", "202611", 150, 100, 50, b"{}"])
 
 
 def test_a_user_without_its_password_is_refused(redis):

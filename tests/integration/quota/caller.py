@@ -10,9 +10,10 @@ import msgspec
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.scripts import RENEW, Call
 from dataplane.values import Demand, Lease, Principal
-from shared import keyspace, records
+from shared import keyspace, layout, records
 from shared.keyspace import KeyId, LeaseId, TenantId
 from shared.records import UsageEvent
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 
 CAP = 5
@@ -57,7 +58,7 @@ def run(state: PublishedState, call: Call) -> Any:
 
 def incarnation(state: PublishedState) -> bytes:
     info = state.client.info()
-    return f"{info['run_id']}:{info['master_replid']}:".encode()
+    return layout.incarnation(info["run_id"], info["master_replid"]).encode()
 
 
 class Caller:
@@ -77,14 +78,14 @@ class Caller:
 
     def lease(self, lease_id: str) -> Lease:
         """What a worker knows of a lease; of one that nobody knows, something."""
-        fields = self.state.client.hgetall(keyspace.lease(self.principal.shard, LeaseId(lease_id)))
+        found = counted.lease(self.state.client, self.principal.shard, lease_id)
         return Lease(
             lease_id=LeaseId(lease_id),
             shard=self.principal.shard,
-            day=fields.get(b"p", b"20261121").decode(),
-            month=fields.get(b"m", b"202611").decode(),
-            prompt_bound=int(fields.get(b"b", 100)),
-            num_predict=int(fields.get(b"n", 50)),
+            day="20261121" if found is None else found.day,
+            month="202611" if found is None else found.month,
+            prompt_bound=100 if found is None else found.prompt_bound,
+            num_predict=50 if found is None else found.granted,
             taken_s=0.0,
         )
 

@@ -123,7 +123,7 @@ class Model:
             for scope in scopes:
                 limit = getattr(self.limits[scope], name)
                 if limit is not None:
-                    counter = self.counters[scope, period]
+                    counter = self.counters.get((scope, period), Counter())
                     left = limit - counter.used - demand.prompt_bound
                     limited.append((name, left, left - counter.reserved))
         least = demand.output_factor * min(demand.num_predict, LEAST_OUTPUT)
@@ -282,8 +282,16 @@ class Model:
     def _add(self, held: Held, *, used: int = 0, reserved: int = 0) -> None:
         for scope in (held.key, TENANT):
             for period in self.periods(held.day):
-                self.counters[scope, period].used += used
-                self.counters[scope, period].reserved += reserved
+                if self._is_kept(scope, period):
+                    self.counters[scope, period].used += used
+                    self.counters[scope, period].reserved += reserved
+
+    def _is_kept(self, scope: str, period: str) -> bool:
+        """Whether a scope counts a period: it does the two newest days and months that it was charged for."""
+        known = {one for of, one in self.counters if of == scope and len(one) == len(period)} | {period}
+        for over in sorted(known)[:-2]:
+            self.counters.pop((scope, over), None)
+        return period in sorted(known)[-2:]
 
     # Time
 

@@ -7,6 +7,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from dataplane.interrupt import Interrupt
@@ -21,6 +22,7 @@ from dataplane.values import Principal, RequestId
 from shared import keyspace
 from shared.clock import SystemClock
 from shared.keyspace import LeaseId, Shard
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.fakes.waiting import until
 from tests.integration.quota.caller import CRASHED, DEMAND, Caller, event, events_of
@@ -80,14 +82,15 @@ async def world(
 
 async def test_undrained_events_and_running_leases_come_back_without_texts(world: World):
     settled, running = await world.settle_one(), await world.begin_one()
-    before = world.state.client.hgetall(keyspace.lease(world.principal.shard, running))
+    before = counted.lease(world.state.client, world.principal.shard, running)
+    assert before is not None
     world.lose_everything()
     world.rebuild()
     await world.tell()
     assert events_of(world.state, world.principal) == [event(settled)]
     assert world.state.slots(world.principal) == (1, 1, 1)
-    after = world.state.client.hgetall(keyspace.lease(world.principal.shard, running))
-    assert after == {**before, b"a": b"0", b"q": b"0"}
+    after = counted.lease(world.state.client, world.principal.shard, running)
+    assert after == msgspec.structs.replace(before, admitted_at_ms=0, estimate=0)
     assert world.announced() == {b"this worker": b"token"}
 
 
@@ -137,22 +140,21 @@ async def test_open_lease_whose_settlement_waits_is_left_to_the_rebuild(world: W
     await until(lambda: world.settlements.is_stalled)
     world.rebuild()
     await world.tell()
-    assert world.state.client.hget(keyspace.lease(running.shard, running.lease_id), "s") == b"open"
+    assert counted.state_of(world.state.client, running.shard, running.lease_id) == "open"
     assert world.state.slots(world.principal) == (1, 1, 1)
     assert events_of(world.state, world.principal) == [event(running.lease_id)]
 
 
 @pytest.mark.parametrize(("suffix", "told"), [("", 0), (":c", 1)])
 async def test_of_a_reaped_lease_only_the_correction_is_told(world: World, suffix: str, told: int):
-    name = keyspace.lease(world.principal.shard, LeaseId("r"))
-    world.state.client.hset(name, "s", "reaped")
+    world.state.client.set(keyspace.lease(world.principal.shard, LeaseId("r")), "reaped")
     kept = retained_event(event(f"r{suffix}"))
     world.settlements.retained.keep(world.principal.shard, b"1-0", kept)
     world.state.client.delete(keyspace.fence(world.principal.shard))
     world.rebuild()
     await world.tell()
     assert len(events_of(world.state, world.principal)) == told
-    assert world.state.client.hget(name, "s") == (b"settled" if told else b"reaped")
+    assert counted.state_of(world.state.client, world.principal.shard, "r") == ("settled" if told else "reaped")
 
 
 async def test_worker_without_anything_to_tell_says_so(world: World):
@@ -195,7 +197,7 @@ async def test_repeated_settlement_names_the_entry_of_the_first(world: World):
     caller.acquire("one")
     caller.settle("one")
     [(entry_id, _)] = world.state.client.xrange(keyspace.usage(world.principal.shard))
-    assert world.state.client.hget(keyspace.lease(world.principal.shard, LeaseId("one")), "i") == entry_id
+    assert world.state.client.get(keyspace.lease(world.principal.shard, LeaseId("one"))) == b"settled " + entry_id
 
 
 def test_the_oldest_are_forgotten_when_too_many_are_kept():

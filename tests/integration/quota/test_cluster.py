@@ -7,19 +7,18 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 import redis as redis_client
 
-from controlplane import publish
+from controlplane.publish.scripts import source as reap_source
 from dataplane.quota.scripts import ALL, ANNOUNCE
 from dataplane.values import Principal
 from deploy.local.ports import HOST, PortBook
 from deploy.local.redis import Redis
 from deploy.local.state import Secrets
-from shared import keyspace, records
-from shared.keyspace import SHARDS, LeaseId, Period, Shard, TenantId, shard_of
+from shared import keyspace, layout, records
+from shared.keyspace import SHARDS, LeaseId, Shard, TenantId, shard_of
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import Caller, event, events_of
 
@@ -75,7 +74,7 @@ def states(nodes: list[Redis]) -> Iterator[dict[Shard, PublishedState]]:
         slot = made[0].client.execute_command("CLUSTER KEYSLOT", keyspace.fence(shard))
         state = by_shard[shard] = made[slot * NODES // SLOTS]
         info = state.client.info()
-        state.client.set(keyspace.fence(shard), f"{info['run_id']}:{info['master_replid']}:1")
+        state.client.set(keyspace.fence(shard), layout.incarnation(info["run_id"], info["master_replid"]) + "1")
     yield by_shard
     for state in made:
         state.client.flushall()
@@ -143,7 +142,7 @@ def test_scripts_are_known_by_their_digests_after_they_were_loaded(states: dict[
 def reaped(caller: Caller, lease_id: str) -> bytes:
     """What the control plane's script says to a lease that is over."""
     caller.expire(lease_id)
-    lease, shard = caller.lease(lease_id), caller.principal.shard
+    shard = caller.principal.shard
     scopes = (keyspace.key_scope(caller.principal.key_id), keyspace.tenant_scope(caller.principal.tenant_id))
     keys = [
         keyspace.fence(shard),
@@ -151,12 +150,8 @@ def reaped(caller: Caller, lease_id: str) -> bytes:
         keyspace.expiry(shard),
         keyspace.lease(shard, LeaseId(lease_id)),
         *(keyspace.leases(shard, scope) for scope in scopes),
-        *(
-            keyspace.budget(shard, scope, Period(period))
-            for scope in scopes
-            for period in (lease.day, lease.month, "total")
-        ),
+        *(keyspace.counters(shard, scope) for scope in scopes),
     ]
-    source = (Path(publish.__file__).parent / "reap.lua").read_bytes()
+    source = reap_source("reap", "counters", "leases")
     arguments = (caller.incarnation, lease_id, records.encode(event(lease_id)), 1000, 1000)
     return bytes(caller.state.client.eval(source, len(keys), *keys, *arguments))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import time
+import math
+import struct
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from dataplane.quota.calls import PrincipalCalls
 from dataplane.values import Demand, Limits
 from shared import keyspace
-from shared.keyspace import LeaseId
+from shared.keyspace import LeaseId, Scope
+from shared.layout import Counter
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import CAP, CRASHED, DEMAND, Caller, run
 from tests.integration.quota.clock import set_clock
@@ -230,9 +233,8 @@ def test_budgets_just_below_the_largest_exact_integer_are_exact(
     state: PublishedState, limit: int, used: int, prompt: int, factor: int
 ):
     caller = fresh(state, key_limits=limits(budget_total=limit), tenant_limits=NO_LIMITS)
-    names = total_counters(caller)
-    for name in names:
-        state.client.hset(name, "used", used)
+    for scope in scopes(caller):
+        counted.set_counter(state.client, caller.principal.shard, scope, "total", used=used)
     demand = Demand(prompt_bound=prompt, prompt_estimate=0, num_predict=50, output_factor=factor)
     reply = caller.acquire("one", demand)
     left = limit - used - prompt
@@ -242,34 +244,32 @@ def test_budgets_just_below_the_largest_exact_integer_are_exact(
     granted = min(50, left // factor)
     assert (reply[0], reply[11]) == (b"admitted", granted)
     reserved = prompt + factor * granted
-    assert [state.client.hget(name, "reserved") for name in names] == [b"%d" % reserved] * 2
+    assert totals(caller) == [Counter(used, reserved)] * 2
     assert caller.settle("one", tokens=reserved) == b"settled"
-    assert [state.client.hmget(name, "used", "reserved") for name in names] == [[b"%d" % (used + reserved), b"0"]] * 2
+    assert totals(caller) == [Counter(used + reserved, 0)] * 2
 
 
-def counters(caller: Caller) -> list[str]:
-    """All six: those of the day, the month and all time, each of the key and of the tenant."""
-    principal = caller.principal
-    scopes = keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)
-    day = time.strftime("%Y%m%d", time.gmtime(caller.state.client.time()[0]))
-    periods: tuple[Any, ...] = (day, day[:6], "total")
-    return [keyspace.budget(principal.shard, scope, period) for period in periods for scope in scopes]
+def scopes(caller: Caller) -> tuple[Scope, Scope]:
+    """Of the key and of the tenant."""
+    return keyspace.key_scope(caller.principal.key_id), keyspace.tenant_scope(caller.principal.tenant_id)
 
 
-def total_counters(caller: Caller) -> tuple[str, str]:
+def totals(caller: Caller) -> list[Counter]:
     """The counters of all time, of the key and of the tenant."""
-    principal = caller.principal
-    return (
-        keyspace.budget(principal.shard, keyspace.key_scope(principal.key_id), "total"),
-        keyspace.budget(principal.shard, keyspace.tenant_scope(principal.tenant_id), "total"),
-    )
+    return [counted.counter(caller.state.client, caller.principal.shard, scope, "total") for scope in scopes(caller)]
+
+
+def broken_counter(caller: Caller, scope: Scope, position: int, number: float) -> None:
+    """Puts a number in place of one of the counters of a scope."""
+    name = keyspace.counters(caller.principal.shard, scope)
+    caller.state.client.setrange(name, 8 * position, struct.pack(">d", number))
 
 
 @pytest.mark.parametrize("above", [0, 1, 2, 3, 10_001, 2**62 - 2**53])
 def test_a_counter_beyond_exact_integers_is_refused_where_there_is_a_limit(state: PublishedState, above: int):
     caller = Caller(state, state.principal(key_limits=limits(budget_total=EXACT_INTEGERS - 1), tenant_limits=NO_LIMITS))
-    for name in total_counters(caller):
-        state.client.hset(name, "used", EXACT_INTEGERS + above)
+    for scope in scopes(caller):
+        counted.set_counter(state.client, caller.principal.shard, scope, "total", used=EXACT_INTEGERS + above)
     before = everything(state)
     assert caller.acquire()[0] == b"budget_total"
     assert everything(state) == before
@@ -302,26 +302,68 @@ def test_a_lost_reply_repeated_has_one_effect(state: PublishedState):
     assert everything(state) == before
 
 
-@pytest.mark.parametrize("broken", ["many", "", "1e400x", NEARLY_64_BITS])
-@pytest.mark.parametrize("position", range(6))
-def test_a_counter_that_cannot_be_added_to_is_an_error_and_nothing_is_reserved(
-    state: PublishedState, broken: str | int, position: int
+@pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf, float(2**54), float(NEARLY_64_BITS)])
+# `used` and `reserved` in total, of the day, of the month.
+@pytest.mark.parametrize("position", [0, 1, 3, 4, 9, 10])
+@pytest.mark.parametrize("of_tenant", [False, True])
+def test_a_counter_that_cannot_be_added_to_is_an_error_and_nothing_is_written(
+    state: PublishedState, broken: float, position: int, of_tenant: bool
 ):
     caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
-    names = counters(caller)
-    state.client.hset(names[position], "reserved", broken)
-    with pytest.raises(redis_client.ResponseError, match=r"not an integer|overflow"):
-        caller.acquire("one")
-    others = [name for name in names if name != names[position]]
-    assert {state.client.hget(name, "reserved") for name in others} <= {b"0", None}
-    assert caller.state.slots(caller.principal) == (0, 0, 0)
-
-
-@pytest.mark.parametrize("field", ["used", "reserved"])
-def test_a_limited_counter_that_says_no_number_denies(state: PublishedState, field: str):
-    caller = Caller(state, state.principal(key_limits=limits(budget_total=1000), tenant_limits=NO_LIMITS))
-    state.client.hset(total_counters(caller)[0], field, "many")
+    caller.acquire("before")
+    broken_counter(caller, scopes(caller)[of_tenant], position, broken)
     before = everything(state)
-    with pytest.raises(redis_client.ResponseError, match="not a number"):
+    with pytest.raises(redis_client.ResponseError, match="overflows or is not a number"):
+        caller.acquire("one")
+    with pytest.raises(redis_client.ResponseError, match="overflows or is not a number"):
+        caller.settle("before", tokens=3)
+    assert everything(state) == before
+
+
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_limited_counter_that_says_no_number_denies(state: PublishedState, position: int):
+    caller = Caller(state, state.principal(key_limits=limits(budget_total=1000), tenant_limits=NO_LIMITS))
+    caller.acquire("before")
+    broken_counter(caller, scopes(caller)[0], position, math.nan)
+    before = everything(state)
+    assert caller.acquire("one")[0] == b"budget_total"
+    assert everything(state) == before
+
+
+@pytest.mark.parametrize("raw", [b"", b"12", b"\0" * 112, b"\0" * 169])
+@pytest.mark.parametrize("of_tenant", [False, True])
+def test_counters_of_another_layout_are_an_error_and_nothing_is_written(
+    state: PublishedState, raw: bytes, of_tenant: bool
+):
+    caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
+    state.client.set(keyspace.counters(caller.principal.shard, scopes(caller)[of_tenant]), raw)
+    before = everything(state)
+    with pytest.raises(redis_client.ResponseError, match="not of this layout"):
         caller.acquire("one")
     assert everything(state) == before
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+def test_a_window_that_was_lost_without_its_head_forgets_and_goes_on(state: PublishedState):
+    caller = fresh(state, key_limits=limits(rpm=200, tpm=1000), tenant_limits=limits(rpm=100))
+    for second in range(3):
+        set_clock(state.client, START_MS + 1000 * second)
+        caller.acquire(demand=Demand(prompt_bound=1, prompt_estimate=0, num_predict=100))
+    for scope in scopes(caller):
+        state.client.delete(keyspace.window(caller.principal.shard, scope))
+    # The second that was current is in the head.
+    for second, requests in ((3, 2), (4, 3), (63, 3), (64, 3), (65, 3)):
+        set_clock(state.client, START_MS + 1000 * second)
+        reply = caller.acquire(demand=Demand(prompt_bound=1, prompt_estimate=0, num_predict=100))
+        assert (reply[0], reply[3:7]) == (b"admitted", [requests, 100 * requests] * 2)
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+def test_a_window_outlives_its_latest_admission_by_two_minutes(state: PublishedState):
+    caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
+    for second in (0, 1, 29, 89):
+        set_clock(state.client, START_MS + 1000 * second)
+        caller.acquire(demand=TINY)
+        for scope in scopes(caller):
+            # The server's own clock stands still meanwhile: a minute that the test's has gained may have gone.
+            assert state.client.ttl(keyspace.window(caller.principal.shard, scope)) >= 120 + 60 - 1

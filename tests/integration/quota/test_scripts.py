@@ -14,6 +14,8 @@ from dataplane.quota.scripts import ACQUIRE
 from dataplane.values import Principal
 from shared import keyspace
 from shared.keyspace import LeaseId
+from shared.layout import OpenLease
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import CAP, CRASHED, Caller
 
@@ -31,27 +33,28 @@ def test_admitted_request_holds_a_slot_of_its_key_and_of_its_tenant(caller: Call
     assert decision == b"admitted"
     assert windows == [1, 75, 1, 75, 0, 0]
     assert granted == 50
-    assert day.decode() == dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y%m%d")
+    assert str(day) == dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y%m%d")
     assert retry_after_ms == 0
     assert caller.state.slots(caller.principal) == (1, 1, 1)
-    lease = keyspace.lease(caller.principal.shard, LeaseId("one"))
-    fields = caller.state.client.hgetall(lease)
-    assert abs(int(fields.pop(b"a")) - seconds * 1000) < 5000
-    assert fields == {
-        b"s": b"open",
-        b"k": keyspace.key_scope(caller.principal.key_id).encode(),
-        b"t": keyspace.tenant_scope(caller.principal.tenant_id).encode(),
-        b"p": day,
-        b"m": month,
-        b"r": b"150",
-        b"b": b"100",
-        b"n": b"50",
-        b"q": b"75",
-        b"e": CRASHED,
-    }
+    lease = counted.lease(caller.state.client, caller.principal.shard, "one")
+    assert lease is not None
+    assert abs(lease.admitted_at_ms - seconds * 1000) < 5000
+    assert lease == OpenLease(
+        reserved=150,
+        estimate=75,
+        admitted_at_ms=lease.admitted_at_ms,
+        granted=50,
+        prompt_bound=100,
+        day=str(day),
+        month=str(month),
+        is_abandoned=False,
+        key=keyspace.key_scope(caller.principal.key_id),
+        tenant=keyspace.tenant_scope(caller.principal.tenant_id),
+        prepared=CRASHED,
+    )
     assert set(caller.state.budgets(caller.principal).values()) == {(0, 150)}
     assert len(caller.state.budgets(caller.principal)) == 6
-    assert caller.state.client.pttl(lease) > LEASE_TTL_MS
+    assert caller.state.client.pttl(keyspace.lease(caller.principal.shard, LeaseId("one"))) > LEASE_TTL_MS
 
 
 def test_every_key_but_state_has_a_time_to_live(caller: Caller):
@@ -63,7 +66,7 @@ def test_every_key_but_state_has_a_time_to_live(caller: Caller):
         for name in caller.state.client.keys("gateway:{*")
         if caller.state.client.pttl(name) == -1
     }
-    assert forever == {"fence", "live", "usage", "expiry", "leases", "budget"}
+    assert forever == {"fence", "live", "usage", "expiry", "leases", "counters"}
 
 
 def test_concurrency_of_the_key_is_a_limit(caller: Caller):
@@ -263,8 +266,8 @@ def test_day_is_the_calendars(state: PublishedState, moment: dt.datetime):
     assert source is not None
     now_ms = int(moment.replace(tzinfo=dt.UTC).timestamp() * 1000)
     day, month = state.client.eval(f"{source[0]} return {{ period_ids(tonumber(ARGV[1])) }}", 0, now_ms)
-    assert day.decode() == dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).strftime("%Y%m%d")
-    assert month == day[:6]
+    assert str(day) == dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).strftime("%Y%m%d")
+    assert month == day // 100
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

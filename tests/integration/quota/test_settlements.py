@@ -20,7 +20,7 @@ from dataplane.values import Lease, Principal, RequestId
 from deploy.local.redis import Redis
 from shared import keyspace
 from shared.clock import SystemClock
-from shared.keyspace import Period
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.fakes.waiting import until
@@ -161,8 +161,6 @@ def reap(state: PublishedState, principal: Principal, lease: Lease) -> None:
     for scope in (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id)):
         state.client.zrem(keyspace.leases(lease.shard, scope), lease.lease_id)
         for period in (lease.day, lease.month, "total"):
-            name = keyspace.budget(lease.shard, scope, Period(period))
-            state.client.hincrby(name, "used", 150)
-            state.client.hincrby(name, "reserved", -150)
+            counted.set_counter(state.client, lease.shard, scope, period, used=150, reserved=0)
     state.client.zrem(keyspace.expiry(lease.shard), lease.lease_id)
-    state.client.hset(keyspace.lease(lease.shard, lease.lease_id), "s", "reaped")
+    state.client.set(keyspace.lease(lease.shard, lease.lease_id), "reaped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +16,14 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from controlplane import publish
+from controlplane.publish.scripts import source
 from dataplane.quota import scripts
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.scripts import Argument, Script
 from dataplane.values import Demand, Lease, Limits, Principal
 from shared import keyspace, records
-from shared.keyspace import LeaseId, Period
+from shared.keyspace import LeaseId
+from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import CRASHED, event, incarnation, run
 from tests.integration.quota.clock import clocked, on_test_clock, set_clock
@@ -31,7 +31,7 @@ from tests.integration.quota.model import TENANT, Held, Model, Refused
 
 pytestmark = pytest.mark.redis
 
-_REAP = (Path(publish.__file__).parent / "reap.lua").read_bytes()
+_REAP = source("reap", "counters", "leases")
 
 KEYS = ("key 1", "key 2")
 # Which of the latest leases a call is about, counted from the end; one that does not exist yet for the highest.
@@ -208,17 +208,16 @@ class QuotaMachine(RuleBasedStateMachine):
     @invariant()
     def counters_are_those_of_the_model(self) -> None:
         for (scope, period), counter in self.model.counters.items():
-            name = keyspace.budget(self.shard, self._scope(scope), Period(period))
-            used, reserved = self.published.client.hmget(name, "used", "reserved")
-            assert (int(used or 0), int(reserved or 0)) == (counter.used, counter.reserved), (scope, period)
+            found = counted.counter(self.published.client, self.shard, self._scope(scope), period)
+            assert (found.used, found.reserved) == (counter.used, counter.reserved), (scope, period)
 
     @invariant()
     def no_budget_is_exceeded_but_by_what_nobody_could_refuse(self) -> None:
         for scope, own in self.model.limits.items():
             unknown = any(held.state == "settled" and not held.reserved for held in self.model.leases.values())
-            for (counted, period), counter in self.model.counters.items():
+            for (whose, period), counter in self.model.counters.items():
                 limit = getattr(own, _BUDGET_OF[len(period)])
-                if counted == scope and limit is not None and not unknown:
+                if whose == scope and limit is not None and not unknown:
                     assert counter.used + counter.reserved <= limit, (scope, period)
 
     @invariant()
@@ -238,10 +237,11 @@ class QuotaMachine(RuleBasedStateMachine):
             for member, score in self.published.client.zrange(keyspace.expiry(self.shard), 0, -1, withscores=True)
         } == {lease_id: one.until_ms for lease_id, one in held.items()}
         for lease_id, one in held.items():
-            fields = self.published.client.hmget(self._lease_name(lease_id), *"spmrnqax")
-            numbers = (one.reserved, one.granted, one.estimate, one.admitted_ms)
-            expected = ["open", one.day, one.day[:6], *map(str, numbers), "1" if one.is_marked else None]
-            assert [None if field is None else field.decode() for field in fields] == expected
+            found = counted.lease(self.published.client, self.shard, lease_id)
+            assert found is not None
+            assert (found.day, found.month, found.is_abandoned) == (one.day, one.day[:6], one.is_marked)
+            numbers = (found.reserved, found.granted, found.estimate, found.admitted_at_ms)
+            assert numbers == (one.reserved, one.granted, one.estimate, one.admitted_ms)
 
     # How
 
@@ -268,25 +268,23 @@ class QuotaMachine(RuleBasedStateMachine):
             )
         else:
             day, month, granted = reply[9:]
-            assert (decision, day.decode(), granted) == ("admitted", expected.day, expected.granted)
-            assert month == day[:6]
+            assert (decision, str(day), granted) == ("admitted", expected.day, expected.granted)
+            assert month == day // 100
 
     def _reap(self, lease_id: str, held: Held) -> str:
         principal = self.principals[held.key]
         scopes = (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id))
-        periods = map(Period, Model.periods(held.day))
         keys = [
             keyspace.fence(self.shard),
             keyspace.usage(self.shard),
             keyspace.expiry(self.shard),
             self._lease_name(lease_id),
             *(keyspace.leases(self.shard, scope) for scope in scopes),
-            *(keyspace.budget(self.shard, scope, period) for period in periods for scope in scopes),
+            *(keyspace.counters(self.shard, scope) for scope in scopes),
         ]
-        source = on_test_clock(_REAP)
         raw = records.encode(event(lease_id))
         reply = self.published.client.eval(
-            source, len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
+            on_test_clock(_REAP), len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
         )
         return str(reply.decode())
 

@@ -15,6 +15,7 @@ from deploy.local.redis import Redis
 from neuronetz.admin.v1 import key_pb2, limits_pb2, tenant_pb2, usage_pb2_grpc
 from shared import keyspace, records
 from shared.keyspace import SHARDS, KeyId, Scope, TenantId
+from tests.fakes.counted import counter_of, put_counter
 from tests.integration.controlplane.conftest import Running, fresh_database, serving, settings_for
 from tests.integration.ledger import events
 
@@ -95,12 +96,11 @@ class Books:
         """Sets the counters of a scope for a day, its month and in total, as admission would have."""
         day = day or dt.datetime.now(dt.UTC).date()
         for period in (f"{day:%Y%m%d}", f"{day:%Y%m}", "total"):
-            name = keyspace.budget(self.shard, scope, keyspace.Period(period))
-            await self.client.hset(name, mapping={"used": used, "reserved": reserved})
+            await put_counter(self.client, self.shard, scope, period, used=used, reserved=reserved)
 
     async def used(self, scope: Scope, period: str) -> int | None:
-        value = await self.client.hget(keyspace.budget(self.shard, scope, keyspace.Period(period)), "used")
-        return None if value is None else int(value)
+        counter = await counter_of(self.client, self.shard, scope, period)
+        return None if counter is None else counter.used
 
     async def _has(self, count: int) -> bool:
         return await self.recorded() >= count

@@ -16,6 +16,7 @@ from controlplane.publish.budgets import Adjusted, BudgetCounters
 from controlplane.publish.fence import Fences, Server
 from neuronetz.admin.v1 import usage_pb2 as pb
 from shared import keyspace
+from tests.fakes.counted import put_counter
 from tests.integration.controlplane.conftest import ADMIN_TOKEN, OPERATOR_TOKEN, VIEWER_TOKEN
 from tests.integration.usage.conftest import Books
 
@@ -115,7 +116,7 @@ async def test_a_dry_run_says_what_would_result_and_changes_nothing(books):
 
 async def test_used_never_falls_below_nothing_and_nothing_is_changed_then(books):
     await used_120(books)
-    await books.client.hset(keyspace.budget(books.shard, books.scopes[1], keyspace.Period(PERIODS[0])), "used", 49)
+    await put_counter(books.client, books.shard, books.scopes[1], PERIODS[0], used=49)
     with pytest.raises(grpc.aio.AioRpcError, match="below 0 in any period") as refused:
         await adjust(books, key=books.keys[0].prefix)
     assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
@@ -135,7 +136,7 @@ async def test_used_never_grows_beyond_what_is_counted_exactly(books):
 async def test_a_day_long_past_is_corrected_in_the_ledger_its_counters_stay_gone(books):
     day = TODAY - dt.timedelta(days=62)
     await books.record(1, day=day)
-    await books.client.hset(keyspace.budget(books.shard, books.scopes[0], keyspace.Period("total")), "used", 120)
+    await put_counter(books.client, books.shard, books.scopes[0], "total", used=120)
 
     answer = await adjust(books, period=f"{day:%Y-%m-%d}")
 
@@ -148,13 +149,10 @@ async def test_a_day_long_past_is_corrected_in_the_ledger_its_counters_stay_gone
     assert await books.used(books.scopes[0], "total") == 70
 
 
-async def test_counters_that_a_correction_makes_end_as_those_of_admission_do(books):
+async def test_a_correction_makes_the_counters_that_admission_would(books):
     await adjust(books, tokens=5)
-    day, month, total = [
-        await books.client.ttl(keyspace.budget(books.shard, books.scopes[0], keyspace.Period(period)))
-        for period in PERIODS
-    ]
-    assert (round(day / 86400), round(month / 86400), total) == (3, 70, -1)
+    assert [await books.used(books.scopes[0], period) for period in PERIODS] == [5, 5, 5]
+    assert await books.client.ttl(keyspace.counters(books.shard, books.scopes[0])) == -1
 
 
 async def test_without_its_fence_a_shard_is_not_corrected(books, monkeypatch):

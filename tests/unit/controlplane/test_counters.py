@@ -1,4 +1,4 @@
-"""Which periods count, how long their counters are kept, and what an event adds to them."""
+"""Which periods count, and what an event adds to their counters."""
 
 import datetime as dt
 import uuid
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controlplane.core.counters import TOTAL, charged, owners_of, periods_of, ttl_s, warm_periods
+from controlplane.core.counters import charged, owners_of, periods_of, warm_periods
 from controlplane.core.usage import UsageEventError, day_of, row_of
-from shared.keyspace import DAY_TTL_S, MONTH_TTL_S, Period
 from tests.integration.ledger.events import KEY, TENANT, raw
 
 
@@ -33,12 +32,6 @@ def test_whatever_was_admitted_within_a_day_is_charged_to_a_warm_period(second, 
     moment = dt.datetime.fromtimestamp(second, dt.UTC)
     admitted = moment - dt.timedelta(seconds=age_s)
     assert set(periods_of(f"{admitted:%Y%m%d}")) <= set(warm_periods(moment))
-
-
-def test_counters_outlive_two_of_their_periods():
-    assert ttl_s(Period("20261121")) == DAY_TTL_S >= 2 * 86_400
-    assert ttl_s(Period("202611")) == MONTH_TTL_S >= 62 * 86_400
-    assert ttl_s(TOTAL) == 0
 
 
 def test_an_event_is_charged_to_key_and_tenant_by_day_month_and_total():

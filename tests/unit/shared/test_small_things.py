@@ -86,7 +86,7 @@ def test_all_keys_of_a_tenant_share_its_shard(tenant):
     tag = f"{{{shard}}}"
     for key in (
         keyspace.live(shard), keyspace.fence(shard), keyspace.window(shard, scope), keyspace.leases(shard, scope),
-        keyspace.budget(shard, scope, "total"), keyspace.expiry(shard), keyspace.usage(shard),
+        keyspace.counters(shard, scope), keyspace.expiry(shard), keyspace.usage(shard),
         keyspace.lease(shard, keyspace.LeaseId("l")), keyspace.drained(shard),
     ):  # fmt: skip
         assert key.startswith(f"gateway:{tag}:")

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from controlplane.core import usage_query
 from controlplane.core.keys import Key
 from controlplane.core.tenants import Tenant
-from controlplane.core.usage_query import By, Counter, DayRange, Periods, Spent
+from controlplane.core.usage_query import By, DayRange, Periods, Spent
 from controlplane.errors import InvalidRequestError
 from shared import keyspace
 from shared.keyspace import KeyId, Period, TenantId
+from shared.layout import Counter
 from shared.records import LimitsRecord
 
 TODAY = dt.date(2026, 11, 21)
