@@ -15,8 +15,10 @@ local TOTAL, DAYS, MONTHS = 1, 3, 9
 -- The largest number up to which doubles count exactly.
 local LARGEST = 9007199254740991
 
--- The numbers of a string, all 0 where there is none.
-local function read_counters(raw)
+-- The numbers of the string at `key`, all 0 where there is none. Of a key of another type MGET gives nothing, either; GET
+-- is an error there.
+local function read_counters(raw, key)
+  raw = raw or redis.call('GET', key)
   if raw and #raw ~= COUNTERS_SIZE then
     error({ err = 'ERR counters are not of this layout' })
   end

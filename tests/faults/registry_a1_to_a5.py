@@ -251,7 +251,7 @@ PROOFS = (
     ),
     proof(
         "A4.11", "what is denied or invalid reserves nothing",
-        "integration/quota/test_properties.py::a_counter_that_cannot_be_added_to_is_an_error_and_nothing_is_reserved",
+        "integration/quota/test_properties.py::a_counter_that_cannot_be_added_to_is_an_error_and_nothing_is_written",
         "e2e/test_budget_race.py::a_thousand_clients_cannot_overspend_one_budget_and_what_fits_is_served",
         "unit/stages/test_admit.py::model_that_may_not_be_used_takes_no_lease_and_is_checked",
     ),

@@ -31,6 +31,7 @@ PROOFS = (
     proof(
         "A6.4", "out of memory, read-only, wrong types, no permission, paused",
         _OUTAGE, f"{_LINK}::memory_that_is_used_up_denies_and_is_told_once", "::key_of_the_wrong_type_denies",
+        "::counters_of_the_wrong_type_are_not_taken_for_none",
         "::missing_permission_denies", "::paused_clients_are_denied_in_time",
     ),
     proof(

@@ -25,6 +25,7 @@ from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.values import Lease, Principal, RequestId
 from deploy.local.redis import Redis
+from shared import keyspace
 from shared.clock import SystemClock
 from shared.keyspace import LeaseId, Shard
 from shared.lifecycle import Readiness
@@ -328,6 +329,17 @@ async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
     state.client.set(f"gateway:{{{principal.shard}}}:live", "text")
     with pytest.raises(CannotCheckError):
         await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+
+
+@pytest.mark.parametrize("scope", ["key", "tenant"])
+async def test_counters_of_the_wrong_type_are_not_taken_for_none(link: Link, state: PublishedState, scope):
+    principal = state.principal()
+    scopes = {"key": keyspace.key_scope(principal.key_id), "tenant": keyspace.tenant_scope(principal.tenant_id)}
+    name = keyspace.counters(principal.shard, scopes[scope])
+    state.client.hset(name, "used", 1)
+    with pytest.raises(CannotCheckError):
+        await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+    assert state.client.type(name) == b"hash"
 
 
 async def test_missing_permission_denies(redis: Redis, state: PublishedState):
