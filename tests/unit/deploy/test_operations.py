@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from dataplane.errors import Unchecked
 from deploy.rehearse import PAGE, PRELUDE, Block, Step, blocks_of, difference, written
 
 ROOT = Path(__file__).parents[3]
@@ -90,6 +92,11 @@ def test_every_finding_of_the_doctor_has_a_row():
     known -= {"redis.server", "postgres.server"}
     covered = {name for name in known if name in rows or f"{name.partition('.')[0]}.*" in rows}
     assert sorted(known - covered) == []
+
+
+def test_every_reason_for_a_503_has_a_row():
+    table = RUNBOOKS["Requests fail"]
+    assert [reason for reason in get_args(Unchecked) if f"`{reason}`" not in table] == []
 
 
 def test_every_block_is_rehearsed_or_says_that_it_is_not():
