@@ -9,8 +9,9 @@ name are typed one after the other into one shell, beside a gateway with two rep
 Postgres and Redis, which is new for each name. Blocks named ``prelude`` are typed first in every rehearsal. A command
 begins with ``$``, goes on in lines that begin with ``>``, and shows what follows.
 
-Compared are words, statuses and small numbers; moments, identities, durations and numbers of four digits or more may
-be others. Needs bash, curl, jq, openssl, redis-cli, psql and pg_dump on the path.
+Compared are words, statuses and small numbers; moments, identities, durations, revisions, numbers of four digits or
+more, and whatever is counted beside an address may be others. Needs bash, curl, jq, openssl, bc and redis-cli on the
+path; psql and pg_dump come with the embedded Postgres.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,8 +35,11 @@ PRELUDE = "prelude"
 _BLOCK = re.compile(r"^<!-- rehearsed: (\S+)((?: \w+=\S+)*) -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What differs from one run to the next: moments, identities, durations, and large or broken numbers.
 _VOLATILE = re.compile(
-    r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**|\d+ ?m?s\b|\d+\.(?!0\b)\d+|\d{4,}"
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**"
+    r"|\d+ ?m?s\b|^revision +\d+|\d+\.(?!0\b)\d+|\d{4,}"
 )
+# What is left of an address on loopback; a row with one is about a process or a server: revisions, latencies.
+_ADDRESS = "127.0.#:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +120,11 @@ def difference(page: str, seen: str) -> list[str]:
 
 
 def _lasting(text: str) -> list[str]:
-    return [re.sub(r"\s+", " ", _VOLATILE.sub("#", line)).rstrip() for line in text.splitlines()]
+    lines = [
+        re.sub(r"\d+", "#", line) if _ADDRESS in line and not line.startswith("$") else line
+        for line in map(partial(_VOLATILE.sub, "#"), text.splitlines())
+    ]
+    return [re.sub(r"\s+", " ", line).rstrip() for line in lines]
 
 
 def rehearse(prelude: Sequence[Block], blocks: Sequence[Block]) -> list[Block]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from dataplane.errors import Unchecked
 from deploy.rehearse import PAGE, PRELUDE, Block, Step, blocks_of, difference, written
 
 ROOT = Path(__file__).parents[3]
@@ -92,6 +94,11 @@ def test_every_finding_of_the_doctor_has_a_row():
     assert sorted(known - covered) == []
 
 
+def test_every_reason_for_a_503_has_a_row():
+    table = RUNBOOKS["Requests fail"]
+    assert [reason for reason in get_args(Unchecked) if f"`{reason}`" not in table] == []
+
+
 def test_every_block_is_rehearsed_or_says_that_it_is_not():
     consoles = len(re.findall(r"^```console$", DOCUMENT, re.MULTILINE))
     assert len(blocks_of(DOCUMENT)) == consoles
@@ -126,6 +133,8 @@ def test_a_block_begins_with_a_command():
         ("at 2026-11-21T10:00:00Z in 12 ms", "at 2027-01-01T00:00:00.123Z in 7 ms"),
         ("id 409654afe16b7985fd4eea90d3f68aab", "id 0844cebeb0e74fbc94b7a6a9a84bb7f7"),
         ("127.0.0.1:20001  nz_abcdefghi  x", "127.0.0.1:31313 nz_ABCDEFGHI x"),
+        ("http://127.0.0.1:20001  yes  26  4", "http://127.0.0.1:31313  yes  7  4"),
+        ("revision  15", "revision  19"),
     ],
 )
 def test_what_differs_from_run_to_run_is_not_compared(page, seen):
