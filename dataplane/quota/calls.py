@@ -26,6 +26,7 @@ class PrincipalCalls:
     __slots__ = (
         "_acquire_keys",
         "_append_keys",
+        "_backlog_max_events",
         "_check_keys",
         "_close_keys",
         "_deny_key",
@@ -49,7 +50,8 @@ class PrincipalCalls:
         self._check_keys = bulk(4, fence, live, usage, self._deny_key)
         self._acquire_keys = bulk(12, fence, live, usage, *kept)
         self._close_keys = bulk(10, fence, usage, *kept)
-        self._append_keys = bulk(2, fence, usage)
+        self._append_keys = bulk(3, fence, usage, self._deny_key)
+        self._backlog_max_events = backlog_max_events
         known = (principal.key_version, principal.tenant_version, principal.expires_at_ms, backlog_max_events)
         self._standing = bulk(*scopes, _FOUR_DOUBLES.pack(*known))
         self._limits = bulk(packed_limits(principal.key_limits, principal.tenant_limits))
@@ -82,7 +84,7 @@ class PrincipalCalls:
 
     def append(self, incarnation: bytes, event: bytes) -> Call:
         """``append.lua``."""
-        return Call(APPEND, 2 + 2, self._append_keys + bulk(incarnation, event))
+        return Call(APPEND, 3 + 3, self._append_keys + bulk(incarnation, event, self._backlog_max_events))
 
     def _closing(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> bytes:
         return self._close_keys + bulk(

@@ -91,6 +91,8 @@ def _run(gateway: Gateway, mocks: Sequence[MockOllama], options: argparse.Namesp
     load.rate = TRICKLE_PER_S
 
     def told(at_s: float, series: Mapping[str, Series]) -> None:
+        for mock in mocks:
+            mock.collect()
         _say(_progress(at_s, load, series))
 
     with Samples(gateway, told) as samples, load:

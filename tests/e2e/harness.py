@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -79,6 +80,8 @@ class MockOllama(Process):
         self.name = name
         self.url: str = self.description["url"]
         self._control = httpx.Client(base_url=self.description["control_url"], timeout=10, trust_env=False)
+        self._collected: list[dict[str, Any]] = []
+        self._collecting = threading.Lock()
 
     def script(self, *faults: dict[str, Any]) -> None:
         self._control.post("/script", json=list(faults)).raise_for_status()
@@ -89,20 +92,38 @@ class MockOllama(Process):
 
     def reset(self) -> None:
         self.unscript()
-        self._control.request("DELETE", "/requests").raise_for_status()
+        self.forget()
         self.settings(tokens=24, tokens_per_record=1, record_delay_ms=0, load_delay_ms=0)
 
     def forget(self) -> None:
         """Forgets the requests until now."""
-        self._control.request("DELETE", "/requests").raise_for_status()
+        with self._collecting:
+            self._control.request("DELETE", "/requests").raise_for_status()
+            self._collected.clear()
 
     def settings(self, **settings: Any) -> None:
         self._control.put("/settings", json=settings).raise_for_status()
 
     def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        requests: list[dict[str, Any]] = self._control.get("/requests").json()["requests"]
+        with self._collecting:
+            requests = [*self._collected, *self._since()]
         inference = [request for request in requests if request["path"] not in ("/api/tags", "/api/show")]
         return inference if path is None else [request for request in requests if request["path"] == path]
+
+    def collect(self) -> None:
+        """Takes over the requests until now, as far as they have come: a mock itself remembers the last 10 000."""
+        with self._collecting:
+            # Of a body, what it says is enough; the rest would fill the memory.
+            self._collected += [
+                {name: one[name] for name in ("sequence", "path", "headers", "body_base64", "arrived_at_s")}
+                for one in self._since()
+            ]
+
+    def _since(self) -> list[dict[str, Any]]:
+        after = self._collected[-1]["sequence"] if self._collected else 0
+        reply = self._control.request("GET", "/requests", json={"after": after})
+        requests: list[dict[str, Any]] = reply.json()["requests"]
+        return requests
 
     def stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = self._control.get("/stats").json()

@@ -75,6 +75,7 @@ PROOFS = (
         "A7.3", "the buffer is full, and drains again",
         "integration/ledger/test_backlog.py::a_shard_denies_while_its_events_have_too_many_bytes_and_no_other_does",
         "integration/quota/test_leases.py::backlog_over_its_cap_denies", "::full_settlement_buffer_denies",
+        "integration/quota/test_settlements.py::a_full_backlog_takes_settlements_and_makes_everything_else_wait",
         "faults/test_backlog.py::a_full_backlog_denies_and_what_waited_drains_when_postgres_is_back",
     ),
     proof(
