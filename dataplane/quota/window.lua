@@ -6,74 +6,85 @@
 --   19  the current second   20  requests   21  tokens of the current second
 -- The rest is a string per scope, doubles as well, of which only pieces are read and written:
 --   0     moments of the last 128 admissions, in ms: that of admission n at n % 128
---   1024  requests and tokens per second, 61 buckets: second s at s % 61, the current one's not yet written; the oldest
---         counts whole. They are read and written only when a second has passed.
+--   1024  requests and tokens per second, 61 buckets: second s at s % 61; the oldest counts whole. Written is the bucket
+--         of a second when it has passed, and with it those of the seconds until the next one that had an admission. That
+--         of the current second still says what was 61 seconds ago.
 -- It expires once nothing in it counts any more; the head alone then says nothing was admitted in the last minute.
 --
 -- The clock of the windows never goes back: a server whose clock does must not admit a second time.
 
 local LAST_MS, ADMISSIONS, REQUESTS, TOKENS, SECOND, REQUESTS_NOW, TOKENS_NOW = 15, 16, 17, 18, 19, 20, 21
--- While a script runs, behind the numbers: the name of the rest, and its buckets once they were changed.
-local WINDOW_KEY, BUCKETS = 22, 23
+-- While a script runs, behind the numbers: the name of the rest; the buckets that are to be written, from which second.
+local WINDOW_KEY, PENDING, PENDING_FROM = 22, 23, 24
 local RING, SECONDS, WINDOW_MS = 128, 61, 60000
 local BUCKETS_AT, BUCKETS_SIZE = 1024, 976
 local BUCKET = '>dd'
 -- Set once a minute: then it has 121 s left after the last admission.
 local WINDOW_TTL_S = 181
 
-local function no_buckets()
-  return string.rep('\0', BUCKETS_SIZE)
-end
-
--- And whether they were there: a clock that has gone ahead and back lets them expire before their head is old.
-local function buckets_of(window)
-  local buckets = window[BUCKETS] or redis.call('GETRANGE', window[WINDOW_KEY], BUCKETS_AT, -1)
-  if #buckets == BUCKETS_SIZE then
-    return buckets, true
+-- The buckets of `count` seconds beginning with `first`, at most 61, as they are written; less where they are lost.
+local function written_buckets(key, first, count)
+  local from = first % SECONDS
+  local at, beyond = BUCKETS_AT + 16 * from, from + count - SECONDS
+  if beyond <= 0 then
+    return redis.call('GETRANGE', key, at, at + 16 * count - 1)
   end
-  return no_buckets(), false
+  return redis.call('GETRANGE', key, at, BUCKETS_AT + BUCKETS_SIZE - 1)
+    .. redis.call('GETRANGE', key, BUCKETS_AT, BUCKETS_AT + 16 * beyond - 1)
 end
 
-local function bucket(buckets, second)
-  return struct.unpack(BUCKET, buckets, 16 * (second % SECONDS) + 1)
-end
-
-local function with_bucket(buckets, second, requests, tokens)
-  local at = 16 * (second % SECONDS)
-  return string.sub(buckets, 1, at) .. struct.pack(BUCKET, requests, tokens) .. string.sub(buckets, at + 17)
+local function write_pending(window, key)
+  local pending, from = window[PENDING], window[PENDING_FROM] % SECONDS
+  local fitting = 16 * (SECONDS - from)
+  redis.call('SETRANGE', key, BUCKETS_AT + 16 * from, string.sub(pending, 1, fitting))
+  if #pending > fitting then
+    redis.call('SETRANGE', key, BUCKETS_AT, string.sub(pending, fitting + 1))
+  end
 end
 
 -- Forgets the seconds that are too old at `now_ms`, which is not before the latest admission.
 local function advance_window(window, now_ms)
   local second, current = math.floor(now_ms / 1000), window[SECOND]
-  if second == current then
+  local passed = second - current
+  if passed == 0 then
     return
   end
-  if second - current >= SECONDS then
-    window[BUCKETS], window[REQUESTS], window[TOKENS] = no_buckets(), 0, 0
-  else
-    local buckets, were_there = buckets_of(window)
-    if not were_there then
-      window[REQUESTS], window[TOKENS] = window[REQUESTS_NOW], window[TOKENS_NOW]
-    end
-    buckets = with_bucket(buckets, current, window[REQUESTS_NOW], window[TOKENS_NOW])
-    for passed = current + 1, second do
-      local requests, tokens = bucket(buckets, passed)
-      if requests ~= 0 or tokens ~= 0 then
-        window[REQUESTS], window[TOKENS] = window[REQUESTS] - requests, window[TOKENS] - tokens
-        buckets = with_bucket(buckets, passed, 0, 0)
-      end
-    end
-    window[BUCKETS] = buckets
+  local requests_now, tokens_now = window[REQUESTS_NOW], window[TOKENS_NOW]
+  window[SECOND], window[REQUESTS_NOW], window[TOKENS_NOW], window[PENDING_FROM] = second, 0, 0, current
+  if passed >= SECONDS then
+    window[PENDING], window[PENDING_FROM] = string.rep('\0', BUCKETS_SIZE), 0
+    window[REQUESTS], window[TOKENS] = 0, 0
+    return
   end
-  window[SECOND], window[REQUESTS_NOW], window[TOKENS_NOW] = second, 0, 0
+  local pending = struct.pack(BUCKET, requests_now, tokens_now) .. string.rep('\0', 16 * (passed - 1))
+  local too_old = written_buckets(window[WINDOW_KEY], current + 1, passed)
+  if #too_old < 16 * passed then
+    -- Lost without their head, as a clock that goes ahead and back may let them expire: nothing is known of before.
+    window[PENDING], window[PENDING_FROM] = string.rep('\0', BUCKETS_SIZE - #pending) .. pending, second - SECONDS
+    window[REQUESTS], window[TOKENS] = requests_now, tokens_now
+    return
+  end
+  local all_requests, all_tokens = window[REQUESTS], window[TOKENS]
+  for at = 1, #too_old, 16 do
+    local requests, tokens = struct.unpack(BUCKET, too_old, at)
+    all_requests, all_tokens = all_requests - requests, all_tokens - tokens
+  end
+  window[PENDING], window[REQUESTS], window[TOKENS] = pending, all_requests, all_tokens
 end
 
 -- How long until what is in the window, `sum` of requests (1) or of tokens (2), is at most `target`.
 local function wait_for_seconds_ms(window, which, sum, target, now_ms)
-  local buckets, current = buckets_of(window), window[SECOND]
+  local current, pending = window[SECOND], window[PENDING] or ''
+  local known = SECONDS - 1 - #pending / 16
+  -- What is to be written now are the latest of these seconds, or all of them and one before.
+  local buckets = known > 0 and written_buckets(window[WINDOW_KEY], current - SECONDS + 1, known) .. pending
+    or string.sub(pending, 1 - 16 * known)
   for second = current - SECONDS + 1, current - 1 do
-    sum = sum - select(which, bucket(buckets, second))
+    local at = 16 * (second - current + SECONDS - 1) + 1
+    if at > #buckets then
+      break
+    end
+    sum = sum - select(which, struct.unpack(BUCKET, buckets, at))
     if sum <= target then
       return (second + SECONDS) * 1000 - now_ms
     end
@@ -117,8 +128,8 @@ end
 local function count_in_window(window, tokens, now_ms)
   local key = window[WINDOW_KEY]
   redis.call('SETRANGE', key, 8 * (window[ADMISSIONS] % RING), struct.pack('>d', now_ms))
-  if window[BUCKETS] then
-    redis.call('SETRANGE', key, BUCKETS_AT, window[BUCKETS])
+  if window[PENDING] then
+    write_pending(window, key)
     if math.floor(window[LAST_MS] / 60000) ~= math.floor(now_ms / 60000) then
       redis.call('EXPIRE', key, WINDOW_TTL_S)
     end

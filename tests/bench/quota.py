@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--repeat", type=int, default=3, help="rounds")
     parser.add_argument("--json", action="store_true", help="rows as JSON")
     parser.add_argument("--scripts", action="store_true", help="one call of each script alone, also as state grows")
-    parser.add_argument("--rounds", type=int, default=40, help="rounds of --scripts")
+    parser.add_argument("--rounds", type=int, default=25, help="rounds of --scripts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"appendfsync": "everysec"}) as server:
         if options.scripts:
