@@ -52,7 +52,7 @@ def pin(pids: Iterable[int], cores: Iterable[int], *, niceness: int = 0) -> None
     """
     cores = set(cores)
     for pid in pids:
-        if niceness:
+        if niceness and _group(pid) != _group("self"):
             with contextlib.suppress(OSError):
                 Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
         for thread in threads_ns(pid):
@@ -60,6 +60,13 @@ def pin(pids: Iterable[int], cores: Iterable[int], *, niceness: int = 0) -> None
                 os.sched_setaffinity(thread, cores)
                 if niceness:
                     os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def _group(pid: int | str) -> str:
+    """The scheduler's group of a process; empty where it has none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/autogroup").read_text().partition(" ")[0]
+    return ""
 
 
 def cores() -> Sequence[int]:
