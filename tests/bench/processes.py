@@ -45,14 +45,28 @@ def rss_bytes(pids: Iterable[int]) -> int:
 
 
 def pin(pids: Iterable[int], cores: Iterable[int], *, niceness: int = 0) -> None:
-    """Keeps processes, with all their threads, on some cores; ``niceness`` above 0 lets others go first."""
+    """Keeps processes, with all their threads, on some cores; ``niceness`` above 0 lets others go first.
+
+    Where the scheduler groups by session (autogroup), a thread's own niceness counts within its session only, and the
+    group has one, too. Source: sched(7).
+    """
     cores = set(cores)
     for pid in pids:
+        if niceness and _group(pid) != _group("self"):
+            with contextlib.suppress(OSError):
+                Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
         for thread in threads_ns(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(thread, cores)
                 if niceness:
                     os.setpriority(os.PRIO_PROCESS, thread, niceness)
+
+
+def _group(pid: int | str) -> str:
+    """The scheduler's group of a process; empty where it has none."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/autogroup").read_text().partition(" ")[0]
+    return ""
 
 
 def cores() -> Sequence[int]:

@@ -1,7 +1,8 @@
 """Where the data plane's own CPU goes, by stage: a sampling profiler beside one case after the other.
 
-py-spy looks at the worker's stack 400 times a second from outside; a sample counts for the stage of its innermost frame
-that belongs to one. What has no Python frame of ours is the server (granian), uvloop and the kernel.
+py-spy looks at the stack of the worker's main thread 400 times a second from outside; a sample counts for the stage of
+its innermost frame that belongs to one. What has no Python frame of ours is uvloop, granian's part in the main thread,
+and the kernel. What the other threads cost, granian's runtime above all, is what the scheduler counted for them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import tools
+from tests.bench import processes, tools
 from tests.bench.cases import CASES, REPLY_NATIVE, STREAM_NATIVE, STREAM_OPENAI, Case
 from tests.bench.load import Load
 from tests.bench.targets import DATA_PLANE, Target
@@ -25,7 +26,9 @@ from tests.bench.targets import DATA_PLANE, Target
 CONNECTIONS = 32
 _RATE = 400
 _PROFILED = (REPLY_NATIVE, STREAM_NATIVE, STREAM_OPENAI)
-SERVER = "server and event loop (granian, uvloop, kernel)"
+SERVER = "event loop and kernel (uvloop, granian)"
+THREADS = "other threads (granian's runtime, gRPC)"
+_MAIN = "MainThread"
 
 # The first that the innermost frames match; paths as py-spy writes them.
 _STAGES: Sequence[tuple[str, str]] = (
@@ -71,20 +74,33 @@ def of(target: Target, *, seconds: float, say: Callable[[str], None]) -> Sequenc
 def _profiled(
     target: Target, case: Case, profiler: Path, seconds: float, say: Callable[[str], None]
 ) -> Iterator[Stage]:
+    worker = target.pids[DATA_PLANE][0]
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder, "stacks")
-        command = [str(profiler), "record", "--pid", str(target.pids[DATA_PLANE][0]), "--rate", str(_RATE)]
-        command += ["--duration", str(int(seconds)), "--format", "raw", "--output", str(written), "--nonblocking"]
+        command = [str(profiler), "record", "--pid", str(worker), "--rate", str(_RATE)]
+        command += [
+            "--duration",
+            str(int(seconds)),
+            "--format",
+            "raw",
+            "--output",
+            str(written),
+            "--nonblocking",
+            "--threads",
+        ]
         child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        before = processes.threads_ns(worker)
         uvloop.run(_under_load(target, case, child))
+        spent = {thread: ns - before.get(thread, 0) for thread, ns in processes.threads_ns(worker).items()}
         _, complaint = child.communicate(timeout=30)
         if not written.exists():
             say(f"no profile of {case.name}: {complaint.strip()[-200:]}")
             return
         counted = by_stage(written.read_text())
-    total = sum(counted.values())
+    total, own = counted.total(), spent[worker] / sum(spent.values())
     for name, count in counted.most_common():
-        yield Stage(case=case.name, name=name, share=count / total)
+        yield Stage(case=case.name, name=name, share=own * count / total)
+    yield Stage(case=case.name, name=THREADS, share=1 - own)
 
 
 async def _under_load(target: Target, case: Case, child: subprocess.Popen[str]) -> None:
@@ -95,10 +111,15 @@ async def _under_load(target: Target, case: Case, child: subprocess.Popen[str]) 
 
 
 def by_stage(stacks: str) -> Counter[str]:
-    """Samples by stage. A line is a stack, from the outermost frame to the innermost, and how often it was seen."""
+    """Samples of the main thread by stage.
+
+    A line is a stack, from the thread's name by way of the outermost frame to the innermost, and how often it was seen.
+    """
     counted: Counter[str] = Counter()
     for line in stacks.splitlines():
         stack, _, count = line.rpartition(" ")
+        if _MAIN not in stack.partition(";")[0]:
+            continue
         counted[stage_of(_FRAME.findall(stack))] += int(count)
     return counted
 

@@ -113,8 +113,9 @@ def test_every_sample_is_in_the_json():
 
 def test_a_stack_counts_for_the_innermost_frame_of_ours():
     stacks = (
-        "infer (dataplane/pipeline.py:60);__call__ (dataplane/stages/relay.py:9);encode (msgspec/x.py:1) 3\n"
-        "infer (dataplane/pipeline.py:60) 2\nrun (uvloop/loop.pyx:5) 4\n"
+        "thread (0x7): MainThread;infer (dataplane/pipeline.py:60);ask (dataplane/stages/relay.py:9);x (msgspec:1) 3\n"
+        "thread (0x7): MainThread;infer (dataplane/pipeline.py:60) 2\n"
+        "thread (0x7): MainThread;run (uvloop/loop.pyx:5) 4\nthread (0x8): Thread-1;run (threading.py:1) 99\n"
     )
     assert by_stage(stacks) == {"relay": 3, "pipeline": 2, SERVER: 4}
 
