@@ -29,7 +29,6 @@ from dataplane.interrupt import Interrupt
 from dataplane.native import EmbedReply, Record
 from dataplane.ports import Batch
 from dataplane.rates import Rates
-from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
 from dataplane.values import Arrival, Credentials, InferenceRequest
 
 Headers = list[tuple[bytes, bytes]]
@@ -135,15 +134,12 @@ class HTTPExchange:
 
     async def body(self) -> bytes:
         """The whole body. Raises ``RequestError`` (400, 408, 413, 415)."""
-        declared, timeout_s = self._declared_length(), self._edge.body_timeout_s
-        deadline = ReadDeadline(total_s=timeout_s)
+        declared = self._declared_length()
         try:
-            with deadline.until(deadline.after(timeout_s)):
+            async with asyncio.timeout(self._edge.body_timeout_s):
                 return await self._read(declared)
-        except DeadlinePassedError:
+        except TimeoutError:
             raise BodyTimeoutError("the body did not arrive in time") from None
-        finally:
-            deadline.close()
 
     async def deliver(self, batches: AsyncIterator[Batch]) -> None:
         """See ``ports.Exchange``."""
