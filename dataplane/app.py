@@ -355,7 +355,9 @@ def create() -> Front:
         handlers.append(playground.route())
     app = Litestar(route_handlers=handlers, lifespan=[lifespan], openapi_config=None, logging_config=None)
     own_paths = [path for handler in handlers for path in handler.paths]
-    return Front(app, worker.clients, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
+    front = Front(app, worker.clients, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
+    readings.of_front(worker.metrics, front=front)
+    return front
 
 
 def _spare_the_collector() -> None:

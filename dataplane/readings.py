@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
+from dataplane.api.front import Front
 from dataplane.api.server import Server
 from dataplane.figures import Labels
 from dataplane.metrics import Metrics
@@ -18,6 +19,17 @@ from dataplane.state.watch import Watch
 from dataplane.upstream.breaker import State
 from dataplane.upstream.client import Backends
 from shared.lifecycle import Readiness
+
+
+def of_front(metrics: Metrics, *, front: Front) -> None:
+    """What was refused before anybody looked at more than its head."""
+    metrics.read(
+        "gateway_heads_refused",
+        "Requests refused for their head alone, whoever sent them",
+        lambda: {(str(status),): count for status, count in front.refused.items()},
+        labels=("status",),
+        kind="counter",
+    )
 
 
 def of_worker(

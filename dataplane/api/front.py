@@ -9,11 +9,12 @@ same and cost a tenth of a request: its router, two middlewares and a wrapped ``
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from typing import Protocol
 
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from dataplane.api import heads, problems, routes
 from dataplane.api.exchange import SERVER
@@ -39,6 +40,8 @@ class Front:
         self._clients = clients
         self._own_paths = frozenset(path.encode() for path in own_paths)
         self._request_id_header = request_id_header
+        # Requests that were refused for their head alone, by the status of the answer, since the worker started.
+        self.refused: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the application's lifespan."""
@@ -51,12 +54,21 @@ class Front:
             if scope["method"] != "GET" or scope["raw_path"] not in self._own_paths:
                 await self._clients(scope, receive, send)
                 return
+            send = self._with_request_id(send)
         await self._app(scope, receive, send)
+
+    def _with_request_id(self, send: Send) -> Send:
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (self._request_id_header, _request_id().encode())]
+            await send(message)
+
+        return named
 
     async def _refuse(self, scope: HTTPScope, send: Send, error: RequestError) -> None:
         dialect = routes.match(scope["method"], scope["raw_path"]).dialect
-        request_id = os.urandom(16).hex()
-        problem = problems.render(error, dialect, request_id, request_id_header=self._request_id_header)
+        problem = problems.render(error, dialect, _request_id(), request_id_header=self._request_id_header)
+        self.refused[problem.status] += 1
         headers = [*problem.headers, SERVER]
         await send({"type": "http.response.start", "status": problem.status, "headers": headers})
         body = b"" if scope["method"] == "HEAD" else problem.body
@@ -64,3 +76,7 @@ class Front:
 
     def __repr__(self) -> str:
         return f"Front({sorted(self._own_paths)})"
+
+
+def _request_id() -> str:
+    return os.urandom(16).hex()

@@ -45,7 +45,7 @@ class Said(NamedTuple):
 _LIMITED = "200 and 429 of inference"
 REPLY: Mapping[bytes, Said] = {
     REQUEST_ID: Said(
-        "every reply but health and playground",
+        "every reply",
         "The id of this request: 32 hexadecimal digits, also in the operator's logs and audit rows. "
         "`GATEWAY_REQUEST_ID_HEADER` may give it another name",
     ),

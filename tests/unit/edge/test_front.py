@@ -55,6 +55,37 @@ async def test_every_other_spelling_and_method_passes_litestar_by(fields):
     assert (app.kinds, clients.kinds) == ([], ["http"])
 
 
+async def test_what_litestar_answers_has_a_request_id_too():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    ids = set()
+    for _ in range(2):
+        start, _ = await call(cast("Recorder", app), Recorder())
+        (kept, (name, request_id)) = start["headers"]
+        assert (kept, name, len(request_id)) == ((b"a", b"b"), b"x-request-id", 32)
+        ids.add(request_id)
+    assert len(ids) == 2
+
+
+async def test_heads_that_are_refused_are_counted_by_status():
+    front = Front(Recorder(), Recorder(), own_paths=OWN, request_id_header=b"x-request-id")
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "http_version": "1.1",
+        "headers": [],
+    }  # fmt: skip
+
+    async def send(message: Any) -> None:
+        del message
+
+    await front(cast("Scope", scope), cast("Receive", None), send)
+    await front(cast("Scope", scope | {"raw_path": b"/" * 9000}), cast("Receive", None), send)
+
+    assert front.refused == {400: 1, 414: 1}
+
+
 async def test_the_lifespan_passes():
     app = Recorder()
     await Front(app, Recorder(), own_paths=OWN, request_id_header=b"x-request-id")(
