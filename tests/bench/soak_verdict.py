@@ -207,17 +207,17 @@ def page(soak: Soak) -> str:
         if change.name != "rss_bytes"
     ]
     lines += ["", "| Servers | before | at the end of the load | afterwards |", "|---|---|---|---|"]
-    for subject, name, words, scale in (
-        ("redis", "used_bytes", "Redis, MiB", 1 / _MIB),
-        ("redis", "keys", "Redis, keys", 1.0),
-        ("postgres", "rows", "Postgres, rows of the audit log", 1.0),
+    for subject, name, words, scale, digits in (
+        ("redis", "used_bytes", "Redis, MiB", 1 / _MIB, 1),
+        ("redis", "keys", "Redis, keys", 1.0, 0),
+        ("postgres", "rows", "Postgres, rows of the audit log", 1.0, 0),
     ):
         at = [
             soak.series[subject].median(name, *when)
             for when in (soak.phases.before, soak.phases.last, soak.phases.after)
         ]
         lines.append(
-            f"| {words} | " + " | ".join("–" if value is None else f"{value * scale:.4g}" for value in at) + " |"
+            f"| {words} | " + " | ".join("–" if value is None else f"{value * scale:.{digits}f}" for value in at) + " |"
         )
     statuses = ", ".join(f"{status} × {count}" for status, count in sorted(figures["statuses"].items()))
     lines += ["", f"Answers: {statuses}. Upstream failures that the backends were told to have: {figures['kinds']}."]
