@@ -60,7 +60,7 @@ from controlplane.tasks import discover
 from controlplane.tasks.backlog import BacklogWatch
 from controlplane.tasks.discover import Discovery
 from controlplane.tasks.drain_anonymous import AnonymousDrain
-from controlplane.tasks.drain_usage import UsageDrain
+from controlplane.tasks.drain_usage import HALVES, UsageDrain
 from controlplane.tasks.guard import CounterGuard, Touched
 from controlplane.tasks.publish import OutboxDrain, Reconciler
 from controlplane.tasks.reap import Reaper
@@ -329,7 +329,13 @@ def _ledger_workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
             clock=clock,
             metrics=metrics,
         ),
-        UsageDrain(streams=UsageStreams(redis, consumer=consumer), clock=clock, metrics=metrics, touched=touched),
+        UsageDrain(
+            streams=UsageStreams(redis, consumer=consumer),
+            clock=clock,
+            metrics=metrics,
+            touched=touched,
+            groups=HALVES,
+        ),
         Reaper(leases=ExpiredLeases(redis, timeout_s=timeout_s), fences=parts.fences, metrics=metrics),
         CounterGuard(counters=counters, touched=touched, clock=clock, metrics=metrics),
         AnonymousDrain(stream=AnonymousStream(redis, consumer=consumer), metrics=metrics),

@@ -152,10 +152,11 @@ STATUS: dict[type[ControlPlaneError], Status] = {
     UpstreamProbeError: Status.FAILED_PRECONDITION,
 }
 
-# What a caller reads when the error's own text is not for callers.
-_GENERIC = {
-    Status.RESOURCE_EXHAUSTED: "too busy, try again",
-    Status.UNAVAILABLE: "a service that this depends on is unavailable, try again",
+# What a caller reads when the error's own text is not for callers: which part is away, and nothing of where it is.
+_GENERIC: dict[type[ControlPlaneError], str] = {
+    OverloadedError: "too busy, try again",
+    StoreUnavailableError: "Postgres is unavailable, try again",
+    RedisUnavailableError: "Redis is unavailable, try again",
 }
 
 
@@ -164,4 +165,4 @@ def rendered(error: BaseException) -> tuple[Status, str]:
     if not isinstance(error, ControlPlaneError):
         return Status.INTERNAL, "internal error"
     status = STATUS.get(type(error), Status.INTERNAL)
-    return status, str(error) if error.public else _GENERIC.get(status, "internal error")
+    return status, str(error) if error.public else _GENERIC.get(type(error), "internal error")

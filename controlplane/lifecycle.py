@@ -84,6 +84,8 @@ class ControlPlane:
         try:
             self.port = await self._server.start()
             _log.info("control_plane_listening", host=self._settings.admin_bind.host, port=self.port)
+            loop = asyncio.get_running_loop()
+            self._metrics.watch_resources(lambda: len(asyncio.all_tasks(loop)), engine.connections)
             bind = self._settings.metrics_bind
             with contextlib.ExitStack() as serving:
                 registry = self._metrics.registry

@@ -170,6 +170,13 @@ class Metrics:
             lambda: float(read())
         )
 
+    def watch_resources(self, tasks: Callable[[], int], connections: Callable[[], int]) -> None:
+        """Shows what must not pile up in a process that runs for long; both are called by another thread."""
+        Gauge("gateway_tasks", "asyncio tasks of the process", registry=self.registry).set_function(tasks)
+        Gauge("gateway_database_connections", "Connections in the pool", registry=self.registry).set_function(
+            connections
+        )
+
     def watch_backends(self, read: Callable[[], Mapping[str, Poll]], failures: Callable[[str], int]) -> None:
         """Shows what each backend answered last, and how often it did not; both are called by another thread."""
         self.registry.register(_Backends(read, failures))

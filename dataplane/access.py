@@ -9,7 +9,9 @@ count is logged once there is room again.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -18,16 +20,18 @@ import msgspec
 from dataplane.ports import Observer
 from dataplane.values import Arrival, Principal
 from shared import logs
+from shared.output import PIECE_BYTES, Output
 from shared.records import UsageEvent
 
 EVENT = "request_ended"
 FLUSH_PERIOD_S = 0.2
 MAX_WAITING = 20_000
-# Writes of at most this many bytes reach a pipe in one piece, beside those of other workers (POSIX: PIPE_BUF).
-CHUNK_BYTES = 4096
+# How long a reader may take nothing before lines are given up: while the worker runs, and when it ends.
+PATIENCE_S = 2.0
+LAST_PATIENCE_S = 0.5
 _STDOUT = 1
 
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _log = logs.get(__name__)
 
 
@@ -75,7 +79,7 @@ class JSONLines:
     """Lines as JSON on stdout, or on another descriptor."""
 
     def __init__(self, *, descriptor: int = _STDOUT) -> None:
-        self._descriptor = descriptor
+        self._output = Output(descriptor)
         self._waiting: list[Line] = []
         self._lost = 0
         self._pid = os.getpid()
@@ -96,11 +100,11 @@ class JSONLines:
                 await asyncio.sleep(FLUSH_PERIOD_S)
                 await self._flush()
         finally:
-            self._write(self._taken())
+            self._write(self._taken(), LAST_PATIENCE_S)
 
     async def _flush(self) -> None:
         if lines := self._taken():
-            await asyncio.to_thread(self._write, lines)
+            self._lost += await asyncio.to_thread(self._write, lines, PATIENCE_S)
         if self._lost:
             lost, self._lost = self._lost, 0
             _log.warning("request_lines_lost", count=lost)
@@ -109,19 +113,18 @@ class JSONLines:
         lines, self._waiting = self._waiting, []
         return lines
 
-    def _write(self, lines: list[Line]) -> None:
-        chunk = bytearray()
-        for line in lines:
-            raw = _encode(line) + b"\n"
-            if chunk and len(chunk) + len(raw) > CHUNK_BYTES:
-                self._write_all(bytes(chunk))
-                chunk.clear()
-            chunk += raw
-        self._write_all(bytes(chunk))
-
-    def _write_all(self, raw: bytes) -> None:
-        while raw:
-            raw = raw[os.write(self._descriptor, raw) :]
+    def _write(self, lines: Sequence[Line], patience_s: float) -> int:
+        """How many could not be written. In pieces that reach a pipe whole, beside those of other workers."""
+        raw, start = _encode_lines(lines), 0
+        while start < len(raw):
+            end = start + PIECE_BYTES
+            if end < len(raw):
+                # At the last line that fits; a longer one goes alone.
+                end = raw.rfind(b"\n", start, end) + 1 or raw.index(b"\n", start) + 1
+            if not self._output.write(raw[start:end], patience_s=patience_s):
+                return raw.count(b"\n", start)
+            start = end
+        return 0
 
     def __repr__(self) -> str:
         return f"JSONLines(waiting={len(self._waiting)}, lost={self._lost})"
@@ -224,4 +227,11 @@ def line_of(
 
 
 def _timestamp(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    seconds, microseconds = divmod(round(unix_s * 1_000_000), 1_000_000)
+    return f"{_second(seconds)}.{microseconds:06d}Z"
+
+
+# Requests of one second share it.
+@functools.lru_cache(maxsize=8)
+def _second(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import importlib.metadata
 import os
 import signal
@@ -16,22 +17,21 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import cast
 
-from litestar import Litestar, asgi
+from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import HTTPScope, Receive, Scope, Send
 from opentelemetry.trace import Tracer
 
 from dataplane import config, gathering, readings, tracing
 from dataplane.access import Observers, request_log
 from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
-from dataplane.api.exchange import Edge, Stalls
+from dataplane.api.exchange import Edge
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.front import Front
 from dataplane.api.listener import bound_unread_replies
 from dataplane.api.server import EXPECTED_MESSAGES, Server
+from dataplane.api.watching import Departures, Stalls
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
@@ -77,6 +77,8 @@ RESOLVE_PERIOD_S = 30.0
 CUT_TIMEOUT_S = 2.0
 EXIT_SOFTWARE = 70  # EX_SOFTWARE
 SETTLE_TIMEOUT_S = 10.0
+# New objects between two looks for cycles of them; requests leave none, so there is little to find (some 10 MB).
+YOUNG_OBJECTS = 50_000
 _PR_SET_PDEATHSIG = 1
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
@@ -128,11 +130,13 @@ class Worker:
         )
         self.proxies = TrustedProxies(settings.trusted_proxies)
         self.stalls = Stalls(timeout_s=settings.write_stall_timeout_s)
+        self.departures = Departures()
         self.server = Server(
             pipeline=self._pipeline(clock),
             models=self.models,
             edge=_edge(settings),
             stalls=self.stalls,
+            departures=self.departures,
             proxies=self.proxies,
             clock=clock,
         )
@@ -253,8 +257,8 @@ class Worker:
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
                     self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
-                    self.stalls.watch(), self.requests.run(), self._resolve_proxies(), self._drain(),
-                    self._bound_unread_replies(),
+                    self.stalls.watch(), self.departures.watch(), self.requests.run(), self._resolve_proxies(),
+                    self._drain(), self._bound_unread_replies(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()
@@ -338,14 +342,10 @@ def create() -> Front:
     logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane=PLANE)
     worker = Worker(settings)
 
-    @asgi("/", is_mount=True, copy_scope=False)
-    async def clients(scope: Scope, receive: Receive, send: Send) -> None:
-        # Websockets are switched off where the server is started.
-        await worker.clients(cast("HTTPScope", scope), receive, send)
-
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with worker.running():
+            _spare_the_collector()
             _log.info("worker_started", pid=os.getpid(), port=settings.bind_port)
             yield
         _log.info("worker_stopped", pid=os.getpid())
@@ -353,9 +353,18 @@ def create() -> Front:
     handlers: list[HTTPRouteHandler] = [*health.routes(worker.readiness)]
     if settings.playground_enabled:
         handlers.append(playground.route())
-    app = Litestar(route_handlers=[clients, *handlers], lifespan=[lifespan], openapi_config=None, logging_config=None)
+    app = Litestar(route_handlers=handlers, lifespan=[lifespan], openapi_config=None, logging_config=None)
     own_paths = [path for handler in handlers for path in handler.paths]
-    return Front(app, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
+    front = Front(app, worker.clients, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
+    readings.of_front(worker.metrics, front=front)
+    return front
+
+
+def _spare_the_collector() -> None:
+    """What lives as long as the worker is never looked through again, and what a request leaves only now and then."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
 
 
 def _die_with_parent() -> None:

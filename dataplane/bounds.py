@@ -27,12 +27,16 @@ _MINUTE_S = 60
 
 def demand_of(request: InferenceRequest, models: Iterable[ModelRecord]) -> Demand:
     """What a request asks for, whichever of the backends answers that have one of these models."""
-    models = tuple(models)
+    prompt_bound, output_factor = 0, 1
+    for model in models:
+        prompt_bound = max(prompt_bound, _prompt_bound(request, model))
+        if doubles_output(request, model):
+            output_factor = 2
     return Demand(
-        prompt_bound=max((_prompt_bound(request, model) for model in models), default=0),
+        prompt_bound=prompt_bound,
         prompt_estimate=prompt_estimate(request),
         num_predict=request.num_predict,
-        output_factor=2 if any(doubles_output(request, model) for model in models) else 1,
+        output_factor=output_factor,
     )
 
 

@@ -40,6 +40,13 @@ AuthenticationFailure = Literal[
     "missing", "malformed", "checksum", "unknown", "mismatch", "revoked", "suspended", "expired"
 ]
 
+# What a request could not be checked against: Redis (away, late, full), a shard without rebuilt state, a version or a
+# record that is not there, room for its usage, a control plane, models; or what took its lease.
+Unchecked = Literal[
+    "redis", "unfenced", "missing", "record", "backlog", "settlement_buffer", "control_plane", "models", "draining",
+    "lease_lost",
+]  # fmt: skip
+
 
 class GatewayError(Exception):
     """The root: never raised itself."""
@@ -167,25 +174,33 @@ class LimitExceededError(GatewayError):
 
 
 class CannotCheckError(GatewayError):
-    """Redis, the fence, a record or the key verifier could not be asked: deny, and say that it may be tried again."""
+    """Redis, the fence, a record or the key verifier could not be asked: deny, and say that it may be tried again.
+
+    ``reason`` is for the metrics.
+    """
 
     code = "cannot_check"
     retryable = True
+    reason: Unchecked = "redis"
 
-    def __init__(self, detail: str = "", *, retry_after_s: int = 1) -> None:
+    def __init__(self, detail: str = "", *, reason: Unchecked | None = None, retry_after_s: int = 1) -> None:
         super().__init__(detail, retry_after_s=retry_after_s)
+        if reason is not None:
+            self.reason = reason
 
 
 class NotReadyError(CannotCheckError):
     """The process has no valid snapshot, or is starting or draining."""
 
     code = "not_ready"
+    reason = "models"
 
 
 class LeaseLostError(CannotCheckError):
     """A running request lost its lease, or can no longer know whether it has it: it was not renewed in time."""
 
     code = "lease_lost"
+    reason = "lease_lost"
 
 
 class KeyRefusedError(LeaseLostError):

@@ -64,6 +64,10 @@ class Exchange(Protocol):
 class Keys(Protocol):
     """Resolves API keys."""
 
+    def remembered(self, api_key: str) -> Principal | None:
+        """The principal that is in memory for this very key, whose checksum was right when it was put there."""
+        ...
+
     async def principal(self, api_key: str) -> Principal:
         """The principal of a key whose checksum is right, from memory, Redis or the control plane.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
+from dataplane.api.front import Front
 from dataplane.api.server import Server
 from dataplane.figures import Labels
 from dataplane.metrics import Metrics
@@ -19,15 +21,34 @@ from dataplane.upstream.client import Backends
 from shared.lifecycle import Readiness
 
 
+def of_front(metrics: Metrics, *, front: Front) -> None:
+    """What was refused before anybody looked at more than its head."""
+    metrics.read(
+        "gateway_heads_refused",
+        "Requests refused for their head alone, whoever sent them",
+        lambda: {(str(status),): count for status, count in front.refused.items()},
+        labels=("status",),
+        kind="counter",
+    )
+
+
 def of_worker(
     metrics: Metrics, *, server: Server, readiness: Readiness, models: CurrentModels, watch: Watch, capacity: int
 ) -> None:
     """The worker itself and the state that it has. ``capacity`` is that of the settlement ring."""
+    metrics.read("gateway_tasks", "asyncio tasks of the workers", lambda: len(asyncio.all_tasks()))
     metrics.read("gateway_requests_in_flight", "Requests being answered", lambda: len(server.in_flight))
     metrics.read(
         "gateway_unexpected_failures",
         "Requests that ended with an error that nobody has foreseen",
         lambda: server.failed_unexpectedly,
+        kind="counter",
+    )
+    metrics.read(
+        "gateway_requests_unchecked",
+        "Requests answered 503 because they could not be checked",
+        lambda: {(reason,): count for reason, count in server.unchecked.items()},
+        labels=("reason",),
         kind="counter",
     )
     metrics.read("gateway_ready", "1 while every readiness check holds", lambda: readiness.ready, merge="min")
@@ -89,6 +110,10 @@ def of_requests(metrics: Metrics, *, authenticate: Authenticate, relay: Relay, u
     metrics.read(
         "gateway_authentication_throttled", "Failures of addresses that have failed too often",
         lambda: authenticate.counts.throttled, kind="counter",
+    )  # fmt: skip
+    metrics.read(
+        "gateway_upstream_connections", "Connections to backends, in use and kept for the next request",
+        lambda: {(state,): count for state, count in upstreams.transport.connections.items()}, labels=("state",),
     )  # fmt: skip
     backend = ("backend",)
     metrics.read(

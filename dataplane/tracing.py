@@ -130,6 +130,10 @@ class TracedKeys:
         self._keys = keys
         self._tracer = tracer
 
+    def remembered(self, api_key: str) -> Principal | None:
+        """See ``ports.Keys``; nothing is waited for."""
+        return self._keys.remembered(api_key)
+
     async def principal(self, api_key: str) -> Principal:
         """See ``ports.Keys``."""
         if not get_current_span().is_recording():

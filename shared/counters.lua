@@ -1,6 +1,6 @@
 -- What a scope has used and reserved, and the head of its windows: one string of 21 big-endian doubles, so that a script
 -- reads it with everything else in one MGET and writes those of key and tenant in one MSET. Included by scripts of both
--- planes, never run alone; `shared/counters.py` reads and writes the same bytes.
+-- planes, never run alone; `shared/layout.py` reads and writes the same bytes.
 --
 --   1, 2    used and reserved in total
 --   3–5     the newest day that was counted (20261121), used, reserved   6–8   the newest one before it that was
@@ -15,8 +15,10 @@ local TOTAL, DAYS, MONTHS = 1, 3, 9
 -- The largest number up to which doubles count exactly.
 local LARGEST = 9007199254740991
 
--- The numbers of a string, all 0 where there is none.
-local function read_counters(raw)
+-- The numbers of the string at `key`, all 0 where there is none. Of a key of another type MGET gives nothing, either; GET
+-- is an error there.
+local function read_counters(raw, key)
+  raw = raw or redis.call('GET', key)
   if raw and #raw ~= COUNTERS_SIZE then
     error({ err = 'ERR counters are not of this layout' })
   end

@@ -3,7 +3,7 @@
 An event has a constant name in the past tense (``key_published``) and its data in fields; the name is what one greps
 for. Everything that reaches a line is escaped by the JSON encoder, so a client cannot forge one, and passes
 ``redact``, so a key that slips into a message is cut to its prefix. Libraries that use ``logging`` come out in the
-same form.
+same form. Nobody waits for whoever reads: what cannot be written is counted, and the count is logged when it can.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from typing import Any
 import msgspec
 import structlog
 
+from shared.output import Output
 from shared.redaction import redact
 
 Logger = structlog.stdlib.BoundLogger
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("json", "console")
+
+# How long the first line waits for a reader that stalls; the next ones do not.
+PATIENCE_S = 0.05
 
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
@@ -60,8 +64,7 @@ def logging_config(*, level: str, style: str, expected: tuple[str, ...] = (), **
         "filters": {"expected": {"()": _NotExpected, "texts": expected}},
         "handlers": {
             "stdout": {
-                "class": "logging.StreamHandler",
-                "stream": "ext://sys.stdout",
+                "()": _Stdout,
                 "formatter": "gateway",
                 "filters": ["expected"],
             },
@@ -90,6 +93,37 @@ class _NotExpected(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is worth a line."""
         return not (self._texts and isinstance(record.msg, str) and any(text in record.msg for text in self._texts))
+
+
+class _Stdout(logging.Handler):
+    """Lines to stdout, as it is when this is made, without waiting for whoever reads them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream = sys.stdout
+        try:
+            self._output: Output | None = Output(self._stream.fileno())
+        except (OSError, ValueError):
+            # Not a file: somebody keeps what is written.
+            self._output = None
+        self._lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one line, or counts it."""
+        try:
+            line = f"{self.format(record)}\n"
+        except Exception:
+            self.handleError(record)
+            return
+        if self._output is None:
+            self._stream.write(line)
+        elif not self._output.write(line.encode(errors="replace"), patience_s=0.0 if self._lost else PATIENCE_S):
+            self._lost += 1
+        elif self._lost:
+            lost, self._lost = self._lost, 0
+            get(__name__).warning("log_lines_lost", count=lost)
+            if self._lost:
+                self._lost += lost
 
 
 class _Constants:

@@ -7,6 +7,7 @@ starts its own from ``deploy.local``.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import asyncpg
 import hypothesis
 import pytest
 import redis as redis_client
+import structlog
 
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
@@ -35,6 +37,17 @@ def outage_s(request: pytest.FixtureRequest) -> float:
     """How long a long outage takes."""
     seconds: float = request.config.getoption("--outage-s")
     return seconds
+
+
+@pytest.fixture(autouse=True)
+def log_configuration() -> Iterator[None]:
+    """Leaves the process's log as it was found: what one test configures is no other test's."""
+    root, configuration = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**configuration)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

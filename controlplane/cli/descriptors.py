@@ -18,6 +18,8 @@ from google.protobuf.message import Message
 
 ADMIN_PACKAGE = "neuronetz.admin.v1"
 
+# What the verb of an RPC does to something that somebody may be using.
+_DESTRUCTIVE = frozenset({"clear", "delete", "remove", "revoke", "suspend"})
 _WORD_START = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _SENTENCE = re.compile(r"(.+?[.!?])(?=\s|$)", re.DOTALL)
 
@@ -40,12 +42,17 @@ class RPC:
     client_streaming: bool
     server_streaming: bool
     comment: str
-    destructive: bool  # as annotated; verbs speak for themselves
+    annotated_destructive: bool  # verbs speak for themselves
 
     @property
     def verb(self) -> str:
         """The first word of the method: ``revoke`` of ``RevokeKey``."""
         return kebab(self.method.rpartition("/")[2]).partition("-")[0]
+
+    @property
+    def is_destructive(self) -> bool:
+        """Whether it ends something that somebody may be using: by annotation, or by its verb."""
+        return self.annotated_destructive or self.verb in _DESTRUCTIVE
 
 
 class Catalogue:
@@ -127,7 +134,7 @@ class Catalogue:
             client_streaming=method.client_streaming,
             server_streaming=method.server_streaming,
             comment=self.comment(method.full_name),
-            destructive=bool(self.annotation(method, "destructive")),
+            annotated_destructive=bool(self.annotation(method, "destructive")),
         )
 
 

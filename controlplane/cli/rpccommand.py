@@ -18,8 +18,6 @@ from controlplane.cli.errors import CLIError
 from controlplane.cli.options import Leaf, fill, leaves, parameters
 from controlplane.cli.settings import CommonOption, Settings
 
-# What the verb of an RPC does to something that somebody may be using; asked about on a terminal.
-_DESTRUCTIVE = frozenset({"clear", "delete", "remove", "revoke", "suspend"})
 DEFAULT_INTERVAL_S = 2.0
 # Whoever names one of these wants one page; otherwise lists are complete.
 _PAGING = frozenset({"page_size", "page_token"})
@@ -60,7 +58,7 @@ class RPCCommand(click.Command):
     @property
     def is_destructive(self) -> bool:
         """Whether a terminal is asked before the call, and everybody else must say ``--yes``."""
-        return self.rpc.destructive or self.rpc.verb in _DESTRUCTIVE
+        return self.rpc.is_destructive
 
     @property
     def is_reading(self) -> bool:

@@ -43,10 +43,9 @@ _AUTHORITIES = ("GATEWAY_ADMIN_TLS_CLIENT_CA", "GATEWAY_ADMIN_TLS_CA", "GATEWAY_
 
 async def examined(deployment: Deployment, clock: Clock) -> list[Finding]:
     """Every certificate that the environment names, and whether the admin API has one where it needs one."""
-    now = dt.datetime.fromtimestamp(clock.unix_s(), dt.UTC)
-    found = [_pair(pair, deployment.environ, now) for pair in _PAIRS if deployment.environ.get(pair.cert)]
+    found = [_pair(pair, deployment.environ, clock) for pair in _PAIRS if deployment.environ.get(pair.cert)]
     found += [
-        _authority(variable, deployment.environ[variable], now)
+        _authority(variable, deployment.environ[variable], clock)
         for variable in _AUTHORITIES
         if deployment.environ.get(variable)
     ]
@@ -61,7 +60,7 @@ def _without(deployment: Deployment) -> Finding:
     return warning("tls", f"tokens travel in plaintext to {address}", advice)
 
 
-def _pair(pair: Pair, environ: Mapping[str, str], now: dt.datetime) -> Finding:
+def _pair(pair: Pair, environ: Mapping[str, str], clock: Clock) -> Finding:
     name, key_file = f"tls.{pair.cert}", environ.get(pair.key, "")
     try:
         chain = x509.load_pem_x509_certificates(Path(environ[pair.cert]).read_bytes())
@@ -80,18 +79,20 @@ def _pair(pair: Pair, environ: Mapping[str, str], now: dt.datetime) -> Finding:
     strangers = [host for host in dialled if not bears(chain[0], host)]
     if strangers:
         return failed(name, f"does not bear the name {strangers[0]}", "issue it for the names by which it is dialled")
-    return _in_force(name, chain, now)
+    return in_force(name, chain, clock)
 
 
-def _authority(variable: str, path: str, now: dt.datetime) -> Finding:
+def _authority(variable: str, path: str, clock: Clock) -> Finding:
     try:
         chain = x509.load_pem_x509_certificates(Path(path).read_bytes())
     except (OSError, ValueError) as fault:
         return _unreadable(f"tls.{variable}", variable, fault)
-    return _in_force(f"tls.{variable}", chain, now)
+    return in_force(f"tls.{variable}", chain, clock)
 
 
-def _in_force(name: str, chain: list[x509.Certificate], now: dt.datetime) -> Finding:
+def in_force(name: str, chain: list[x509.Certificate], clock: Clock) -> Finding:
+    """Whether every certificate of a chain is in force, and for how long still."""
+    now = dt.datetime.fromtimestamp(clock.unix_s(), dt.UTC)
     begins = max(certificate.not_valid_before_utc for certificate in chain)
     ends = min(certificate.not_valid_after_utc for certificate in chain)
     return first_of(

@@ -7,7 +7,16 @@ from functools import partial
 
 from redis.asyncio import Redis
 
-from controlplane.doctor import backends, certificates, clocks, kept_secrets, postgres_server, redis_server, targets
+from controlplane.doctor import (
+    backends,
+    certificates,
+    clocks,
+    kept_secrets,
+    postgres_server,
+    redis_server,
+    served,
+    targets,
+)
 from controlplane.doctor.checks import Check, run
 from controlplane.doctor.deployment import Deployment, settings
 from controlplane.doctor.findings import Finding, Report, Status, skipped
@@ -57,6 +66,7 @@ def _first(deployment: Deployment, redis: Redis | None, clock: Clock) -> list[Ch
         Check(name="secrets", look=partial(kept_secrets.strength, deployment)),
         Check(name="secrets.files", look=partial(kept_secrets.files, deployment)),
         Check(name="tls", look=partial(certificates.examined, deployment, clock)),
+        *served.checks(deployment, clock),
     ]
     if redis is not None:
         checks.append(Check(name="redis.reachable", look=partial(redis_server.reachable, redis)))

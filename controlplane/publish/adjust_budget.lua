@@ -51,7 +51,7 @@ if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
 end
 local scopes = {}
 for at = 4, #KEYS do
-  scopes[at - 3] = read_counters(redis.call('GET', KEYS[at]))
+  scopes[at - 3] = read_counters(redis.call('GET', KEYS[at]), KEYS[at])
 end
 local tombstone = redis.call('GET', KEYS[3])
 if tombstone then

@@ -11,7 +11,7 @@ local lowered = 0
 for at = 2, #ARGV, 4 do
   local key, period = KEYS[tonumber(ARGV[at])], tonumber(ARGV[at + 1])
   local was, must = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
-  local counters = read_counters(redis.call('GET', key))
+  local counters = read_counters(redis.call('GET', key), key)
   local used = period == 0 and 1 or counter_at(counters, #ARGV[at + 1] == 6 and MONTHS or DAYS, period)
   if used and counters[used] == was and must < was then
     counters[used] = must

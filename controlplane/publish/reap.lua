@@ -28,7 +28,7 @@ local is_abandoned, of_key, of_tenant = false, nil, nil
 if is_open then
   local reserved, _, _, _, _, day, month, mark = parts_of(lease)
   is_abandoned = mark == 'x'
-  of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+  of_key, of_tenant = read_counters(known[3], KEYS[7]), read_counters(known[4], KEYS[8])
   for _, counters in ipairs({ of_key, of_tenant }) do
     add_to_counters(counters, day, month, is_abandoned and 0 or reserved, -reserved)
   end

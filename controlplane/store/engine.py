@@ -154,6 +154,11 @@ def _observing(on_statement: OnStatement) -> Callable[[Any], Awaitable[None]]:
     return init
 
 
+def connections() -> int:
+    """How many connections the pool has open."""
+    return 0 if DB.pool is None else DB.pool.get_size()
+
+
 async def disconnect() -> None:
     """Closes the pool, forcibly when its connections do not end in time."""
     pool, DB.pool = DB.pool, None

@@ -26,6 +26,8 @@ from shared.keyspace import SHARDS, Shard
 
 # Of each shard at one read. Events with a prompt may have hundreds of kilobytes, so it is not large.
 BATCH_PER_SHARD = 200
+# For a single server: while Postgres takes the batch of one half, that of the other is read and decoded.
+HALVES = (SHARDS[::2], SHARDS[1::2])
 BLOCK_S = 1.0
 # A pause after a small batch, in which events gather: fewer transactions, and rows no later than anybody would notice.
 GATHER_S = 0.05
@@ -37,7 +39,7 @@ _log = logs.get("controlplane.tasks.drain_usage")
 
 
 class UsageDrain:
-    """Drains groups of shards, each on its own: one group for a single server, one shard per group for a cluster.
+    """Drains groups of shards, each on its own: ``HALVES`` for a single server, one shard per group for a cluster.
 
     ``claim_idle_s`` is the time after which an entry that some consumer read counts as abandoned.
     """

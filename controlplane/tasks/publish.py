@@ -16,6 +16,7 @@ from shared import logs
 
 POLL_S = 0.25
 BATCH = 100
+COUNT_S = 1.0
 CONFIG_RECONCILE_S = 5.0
 RECONCILE_S = 300.0
 
@@ -92,8 +93,9 @@ class Reconciler:
         self._every_s = every_s
 
     async def run(self) -> None:
-        """Both rounds until cancelled."""
+        """Both rounds until cancelled, and how many changes wait."""
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._count_waiting())
             tasks.create_task(self._run_config())
             tasks.create_task(self._run_everything())
 
@@ -105,6 +107,15 @@ class Reconciler:
             await self._state.write_keys(keys)
         await outbox.forget_published()
 
+    async def _count_waiting(self) -> None:
+        # Not with the rounds: what waits for Redis has to be seen while Redis cannot be reached.
+        while True:
+            try:
+                self._metrics.publications_pending(await outbox.pending())
+            except StoreUnavailableError as fault:
+                _log.debug("waiting_changes_not_counted", fault=str(fault))
+            await asyncio.sleep(COUNT_S)
+
     async def _run_config(self) -> None:
         # Backends of the environment only once: another replica may have others. The last to start wins.
         static = True
@@ -112,7 +123,6 @@ class Reconciler:
             try:
                 await self._publisher.reconcile_config(static=static)
                 static = False
-                self._metrics.publications_pending(await outbox.pending())
             except (RedisUnavailableError, StoreUnavailableError) as fault:
                 _log.debug("config_reconciliation_waits", fault=str(fault))
             await asyncio.sleep(self._config_every_s)

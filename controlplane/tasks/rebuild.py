@@ -86,11 +86,16 @@ class FenceKeeper:
 
     async def run(self) -> None:
         """Watches until cancelled."""
+        told = ""
         while True:
             try:
                 await self.check_once()
+                told = ""
             except (RedisUnavailableError, StoreUnavailableError) as fault:
-                _log.debug("rebuild_waits", fault=str(fault))
+                # Everything is denied meanwhile, so the reason is said; once.
+                if str(fault) != told:
+                    _log.warning("rebuild_waits", fault=str(fault))
+                told = str(fault)
             await asyncio.sleep(self._poll_s)
 
     async def check_once(self) -> int:

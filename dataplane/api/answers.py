@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dataplane.native import UNSET, EmbedReply, FunctionCall, Raw, Record, ToolCall, Unset
+from dataplane.upstream import numbers
 
 # Above every sensible count of tokens and 100 days of nanoseconds; exact in JavaScript's numbers too.
 MAX_NUMBER = 2**53
@@ -36,7 +37,7 @@ class Logprob(TokenLogprob, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _ENCODER = msgspec.json.Encoder()
-_ANY = msgspec.json.Decoder()
+_ANY = msgspec.json.Decoder(float_hook=numbers.finite)
 _LOGPROBS = msgspec.json.Decoder(list[Logprob])
 
 
@@ -57,7 +58,7 @@ def is_timestamp(text: str) -> bool:
 
 def logprobs(raw: Raw | Unset) -> list[Logprob]:
     """The log probabilities of a record; none when they are malformed."""
-    if raw is UNSET:
+    if raw is UNSET or numbers.are_costly(bytes(raw)):
         return []
     try:
         return _LOGPROBS.decode(raw)
@@ -70,13 +71,13 @@ def arguments(raw: Raw) -> bytes:
     try:
         value = _ANY.decode(raw)
         return _ENCODER.encode(value) if isinstance(value, dict) else EMPTY_OBJECT
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, OverflowError):
+    except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError):
         return EMPTY_OBJECT
 
 
 def tool_calls(record: Record) -> list[ToolCall] | Unset:
     """The tool calls of a record, rebuilt; unset when there are none."""
-    calls = record.tool_calls if record.message is UNSET else record.message.tool_calls
+    calls = _called(record)
     if not calls:
         return UNSET
     return [
@@ -90,6 +91,10 @@ def tool_calls(record: Record) -> list[ToolCall] | Unset:
         )
         for call in calls
     ]
+
+
+def _called(record: Record) -> list[ToolCall] | Unset | None:
+    return record.tool_calls if record.message is UNSET else record.message.tool_calls
 
 
 def content(record: Record) -> str:
@@ -106,12 +111,12 @@ def thinking(record: Record) -> str:
 
 def tool_calls_of(records: Sequence[Record]) -> list[ToolCall]:
     """All tool calls of a reply, in order."""
-    return [call for record in records for call in tool_calls(record) or ()]
+    return [call for record in records if _called(record) for call in tool_calls(record) or ()]
 
 
 def logprobs_of(records: Sequence[Record]) -> list[Logprob]:
     """All log probabilities of a reply, in order."""
-    return [logprob for record in records for logprob in logprobs(record.logprobs)]
+    return [logprob for record in records if record.logprobs is not UNSET for logprob in logprobs(record.logprobs)]
 
 
 def records_of(reply: Sequence[Record] | EmbedReply) -> Sequence[Record]:

@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
+from dataplane.api import header
 from dataplane.api.dialect import Caps, Endpoint, Rendering
 from dataplane.api.problems import rate_headers
+from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -32,7 +34,7 @@ from dataplane.values import Arrival, Credentials, InferenceRequest
 Headers = list[tuple[bytes, bytes]]
 
 # Said by us, or else the server below says its own name.
-SERVER = (b"server", b"neuronetz-gateway")
+SERVER = (header.SERVER, b"neuronetz-gateway")
 
 _IDENTITY = (b"", b"identity")
 _TYPES = (
@@ -52,45 +54,17 @@ class Edge(msgspec.Struct, frozen=True, kw_only=True):
     caps: Caps
 
 
-class Stalls:
-    """Writes that are waiting for a client to read; one look per second ends those that wait too long."""
-
-    PERIOD_S = 1.0
-
-    def __init__(self, *, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._writing: dict[HTTPExchange, float] = {}
-
-    def started(self, exchange: HTTPExchange, now_s: float) -> None:
-        """A write began."""
-        self._writing[exchange] = now_s
-
-    def ended(self, exchange: HTTPExchange) -> None:
-        """It came back."""
-        self._writing.pop(exchange, None)
-
-    async def watch(self) -> None:
-        """Runs until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self.PERIOD_S)
-            oldest_s = loop.time() - self._timeout_s
-            for exchange in [late for late, since_s in self._writing.items() if since_s < oldest_s]:
-                exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
-
-    def __repr__(self) -> str:
-        return f"Stalls(writing={len(self._writing)})"
-
-
 class HTTPExchange:
     """Implements ``ports.Exchange`` for one request. Close it when the request is over."""
 
     __slots__ = (
         "_body_complete",
         "_credentials",
+        "_departures",
         "_edge",
         "_endpoint",
         "_inference",
+        "_loop",
         "_rates",
         "_receive",
         "_rendering",
@@ -101,6 +75,7 @@ class HTTPExchange:
         "arrival",
         "interrupt",
         "started",
+        "writing_since_s",
     )
 
     def __init__(
@@ -109,6 +84,7 @@ class HTTPExchange:
         endpoint: Endpoint | None,
         edge: Edge,
         stalls: Stalls,
+        departures: Departures,
         arrival: Arrival,
         credentials: Credentials,
         interrupt: Interrupt,
@@ -119,6 +95,7 @@ class HTTPExchange:
         self._endpoint = endpoint
         self._edge = edge
         self._stalls = stalls
+        self._departures = departures
         self.arrival = arrival
         self._credentials = credentials
         self.interrupt = interrupt
@@ -132,6 +109,8 @@ class HTTPExchange:
         self._watcher: asyncio.Task[None] | None = None
         # Whether a status line has left: from then on an error can only be an event.
         self.started = False
+        self.writing_since_s: float | None = None
+        self._loop = asyncio.get_running_loop()
 
     @property
     def credentials(self) -> Credentials:
@@ -145,7 +124,7 @@ class HTTPExchange:
         parsed = self._endpoint.parse(await self.body(), self._edge.caps)
         self._inference = parsed.request
         self._rendering = parsed.rendering(self.arrival.request_id, self.arrival.created_at_ms // 1000)
-        self._watcher = asyncio.create_task(self._watch_disconnect())
+        self._departures.expect(self)
         return parsed.request
 
     def admitted(self, inference: InferenceRequest, rates: Rates) -> None:
@@ -179,7 +158,9 @@ class HTTPExchange:
     async def reply(self, content_type: bytes, body: bytes) -> None:
         """Writes a whole reply that is no inference: a listing, a liveness text."""
         length = b"%d" % len(body)
-        await self.refuse(200, [(b"content-type", content_type), (b"content-length", length), self._request_id()], body)
+        await self.refuse(
+            200, [(header.CONTENT_TYPE, content_type), (header.CONTENT_LENGTH, length), self._request_id()], body
+        )
 
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Writes a whole reply with exactly these headers."""
@@ -190,8 +171,14 @@ class HTTPExchange:
         """Writes the last event of a stream that failed; the connection is cut afterwards by the caller."""
         await self._write(event, more=True)
 
+    def start_watching(self) -> None:
+        """See ``watching.Asker``."""
+        self._watcher = asyncio.create_task(self._watch_disconnect())
+
     async def close(self) -> None:
         """Stops watching the client; idempotent."""
+        self._departures.forget(self)
+        self._stalls.forget(self)
         watcher, self._watcher = self._watcher, None
         if watcher is not None and not watcher.done():
             watcher.cancel()
@@ -200,11 +187,11 @@ class HTTPExchange:
     def _declared_length(self) -> int | None:
         length: int | None = None
         for name, value in self._scope["headers"]:
-            if name == b"content-length":
+            if name == header.CONTENT_LENGTH:
                 length = int(value)
-            elif name == b"content-encoding" and value.strip().lower() not in _IDENTITY:
+            elif name == header.CONTENT_ENCODING and value.strip().lower() not in _IDENTITY:
                 raise UnsupportedMediaError("Content-Encoding must be identity")
-            elif name == b"content-type" and value.partition(b";")[0].strip().lower() not in _TYPES:
+            elif name == header.CONTENT_TYPE and value.partition(b";")[0].strip().lower() not in _TYPES:
                 raise UnsupportedMediaError("Content-Type must be application/json")
         if length is not None and length > self._edge.max_body_bytes:
             raise self._too_large()
@@ -262,20 +249,24 @@ class HTTPExchange:
                 records.extend(batch)
         body = rendering.whole(records if embedded is None else embedded)
         headers = self._headers(rendering)
-        headers.append((b"content-length", b"%d" % len(body)))
+        headers.append((header.CONTENT_LENGTH, b"%d" % len(body)))
         await self._start(200, headers)
         await self._write(body, more=False)
 
     def _headers(self, rendering: Rendering) -> Headers:
-        headers = [(b"content-type", rendering.content_type), self._request_id(), (b"cache-control", b"no-store")]
+        headers = [
+            (header.CONTENT_TYPE, rendering.content_type),
+            self._request_id(),
+            (header.CACHE_CONTROL, b"no-store"),
+        ]
         if self._rates is not None:
             headers += rate_headers(self._rates)
         request = self._inference
         if request is not None:
             if request.clamped:
-                headers.append((b"x-gateway-num-predict", b"%d" % request.num_predict))
+                headers.append((header.NUM_PREDICT, b"%d" % request.num_predict))
             if request.ignored or request.unknown_fields:
-                headers.append((b"x-gateway-ignored", _ignored(request)))
+                headers.append((header.IGNORED, _ignored(request)))
         return headers
 
     def _request_id(self) -> tuple[bytes, bytes]:
@@ -283,15 +274,16 @@ class HTTPExchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
+        self._stalls.expect(self)
         headers.append(SERVER)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, data: bytes, *, more: bool) -> None:
-        self._stalls.started(self, asyncio.get_running_loop().time())
+        self.writing_since_s = self._loop.time()
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         finally:
-            self._stalls.ended(self)
+            self.writing_since_s = None
 
     def __repr__(self) -> str:
         return f"HTTPExchange(request_id={self.arrival.request_id!r}, started={self.started})"

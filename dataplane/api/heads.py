@@ -12,6 +12,7 @@ import re
 
 from litestar.types import HTTPScope
 
+from dataplane.api import header
 from dataplane.errors import HeadersTooLargeError, MalformedRequestError, TargetTooLongError
 
 # A proxy in front adds some; hyper itself gives up at 100 and at 16 KiB in sum.
@@ -34,11 +35,11 @@ def check(scope: HTTPScope) -> None:
     host: bytes | None = None
     coding: bytes | None = None
     for name, value in headers:
-        if name == b"host":
+        if name == header.HOST:
             if host is not None:
                 raise MalformedRequestError("Host must be given once")
             host = value
-        elif name == b"transfer-encoding":
+        elif name == header.TRANSFER_ENCODING:
             if coding is not None:
                 raise MalformedRequestError("Transfer-Encoding must be given once")
             coding = value

@@ -36,7 +36,7 @@ class ShowFields(msgspec.Struct, frozen=True):
     name: str | None = None
 
 
-_SHOW = Closed(ShowFields, ignored=("verbose", "system", "template", "options"))
+SHOW = Closed(ShowFields, ignored=("verbose", "system", "template", "options"))
 
 
 def tags(models: Iterable[ModelRecord]) -> bytes:
@@ -65,7 +65,7 @@ def parse_show(body: bytes) -> CanonicalName:
 
     Raises ``RequestError`` for a body that breaks a rule, ``ForbiddenError`` for a name that can be no model here.
     """
-    fields, _ = read_body(body, _SHOW, ShowFields)
+    fields, _ = read_body(body, SHOW, ShowFields)
     return rules.resolve(rules.model_name(fields.model or fields.name))
 
 

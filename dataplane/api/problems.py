@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from dataplane import errors
+from dataplane.api import header
 from dataplane.api.dialect import JSON, JSON_UTF8
 from dataplane.rates import Rates
 from dataplane.values import Dialect
-
-REQUEST_ID_HEADER = b"x-request-id"
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -92,39 +91,39 @@ def status_of(error: BaseException) -> int:
 
 
 def render(
-    error: BaseException, dialect: Dialect, request_id: str, *, request_id_header: bytes = REQUEST_ID_HEADER
+    error: BaseException, dialect: Dialect, request_id: str, *, request_id_header: bytes = header.REQUEST_ID
 ) -> Problem:
     """The whole error reply, the header with the request's id included."""
     row = _row(error)
     body = _ENCODER.encode(_shape(error, row, dialect))
     headers = [
-        (b"content-type", JSON if dialect is Dialect.OPENAI else JSON_UTF8),
-        (b"content-length", b"%d" % len(body)),
+        (header.CONTENT_TYPE, JSON if dialect is Dialect.OPENAI else JSON_UTF8),
+        (header.CONTENT_LENGTH, b"%d" % len(body)),
         (request_id_header, request_id.encode()),
     ]
     if row.closes:
-        headers.append((b"connection", b"close"))
+        headers.append((header.CONNECTION, b"close"))
     if row.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
+        headers.append((header.WWW_AUTHENTICATE, b"Bearer"))
     if isinstance(error, errors.LimitExceededError):
         if error.exhausted:
-            headers.append((b"x-should-retry", b"false"))
+            headers.append((header.SHOULD_RETRY, b"false"))
         if error.rates is not None:
             headers += rate_headers(error.rates)
     if row.status in _RETRY_STATUSES:
-        headers.append((b"retry-after", b"%d" % _retry_after_s(error)))
+        headers.append((header.RETRY_AFTER, b"%d" % _retry_after_s(error)))
     return Problem(status=row.status, headers=headers, body=body)
 
 
 def rate_headers(rates: Rates) -> list[tuple[bytes, bytes]]:
     """``x-ratelimit-*`` as OpenAI names them; none for what has no limit."""
     headers: list[tuple[bytes, bytes]] = []
-    for name, rate in ((b"requests", rates.requests), (b"tokens", rates.tokens)):
+    for name, rate in ((header.REQUESTS, rates.requests), (header.TOKENS, rates.tokens)):
         if rate is not None:
             headers += (
-                (b"x-ratelimit-limit-" + name, b"%d" % rate.limit),
-                (b"x-ratelimit-remaining-" + name, b"%d" % rate.remaining),
-                (b"x-ratelimit-reset-" + name, b"%ds" % rate.reset_s),
+                (header.RATE_LIMIT + name, b"%d" % rate.limit),
+                (header.RATE_REMAINING + name, b"%d" % rate.remaining),
+                (header.RATE_RESET + name, b"%ds" % rate.reset_s),
             )
     return headers
 

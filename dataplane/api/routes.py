@@ -42,11 +42,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _MODEL_PREFIX = b"/v1/models/"
-_BLOCKED = re.compile(
-    rb"/api/(pull|push|create|copy|delete|blobs|ps|me|signout|status|user|experimental)(/.*)?"
-    rb"|/v1/(responses|messages|audio|files|images|fine_tuning|batches|uploads|assistants|threads|vector_stores)(/.*)?"
-    rb"|/debug(/.*)?"
-)
+# What manages Ollama, tells of it, or leaves the building; with everything below.
+BLOCKED: tuple[str, ...] = (
+    "/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs", "/api/ps", "/api/me",
+    "/api/signout", "/api/status", "/api/user", "/api/experimental",
+    "/v1/responses", "/v1/messages", "/v1/audio", "/v1/files", "/v1/images", "/v1/fine_tuning", "/v1/batches",
+    "/v1/uploads", "/v1/assistants", "/v1/threads", "/v1/vector_stores",
+    "/debug",
+)  # fmt: skip
+_BLOCKED = re.compile(rb"(?:%s)(?:/.*)?" % b"|".join(re.escape(path.encode()) for path in BLOCKED))
 _MAX_DECODINGS = 4
 
 
@@ -66,7 +70,7 @@ def _table() -> dict[tuple[str, bytes], Route]:
 
 ROUTES = _table()
 
-_MODEL = Route(kind=Kind.MODEL, name="/v1/models/{model}", dialect=Dialect.OPENAI)
+MODEL = Route(kind=Kind.MODEL, name="/v1/models/{model}", dialect=Dialect.OPENAI)
 _REFUSALS = {
     (kind, dialect): Route(kind=kind, name=name, dialect=dialect)
     for kind, name in ((Kind.BLOCKED, "blocked"), (Kind.UNKNOWN, "unknown"))
@@ -80,7 +84,7 @@ def match(method: str, raw_path: bytes) -> Route:
     if route is not None:
         return route
     if method in ("GET", "HEAD") and raw_path.startswith(_MODEL_PREFIX) and len(raw_path) > len(_MODEL_PREFIX):
-        return _MODEL
+        return MODEL
     plain = _plain(raw_path)
     dialect = Dialect.OPENAI if plain.startswith(b"/v1/") else Dialect.OLLAMA
     return _REFUSALS[Kind.BLOCKED if _BLOCKED.fullmatch(plain) else Kind.UNKNOWN, dialect]

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 
 from litestar.types import HTTPScope, Receive, Send
 
-from dataplane.api import listings, problems, routes
+from dataplane.api import header, listings, problems, routes
 from dataplane.api.dialect import JSON_UTF8
-from dataplane.api.exchange import Edge, HTTPExchange, Stalls
+from dataplane.api.exchange import Edge, HTTPExchange
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.routes import Kind, Route
+from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
+    CannotCheckError,
     ClientClosedError,
     ForbiddenError,
     GatewayError,
     NotReadyError,
+    Unchecked,
     UnknownRouteError,
 )
 from dataplane.interrupt import Interrupt
@@ -58,6 +62,7 @@ class Server:
         models: Models,
         edge: Edge,
         stalls: Stalls,
+        departures: Departures,
         proxies: TrustedProxies,
         clock: Clock,
     ) -> None:
@@ -65,11 +70,14 @@ class Server:
         self._models = models
         self._edge = edge
         self._stalls = stalls
+        self._departures = departures
         self._proxies = proxies
         self._clock = clock
         self.in_flight: set[HTTPExchange] = set()
         # Requests that ended with an error that nobody has foreseen, since the worker started.
         self.failed_unexpectedly = 0
+        # Requests that were denied because they could not be checked, by reason.
+        self.unchecked: Counter[Unchecked] = Counter()
         # Set while nothing is in flight.
         self.idle = asyncio.Event()
         self.idle.set()
@@ -89,6 +97,8 @@ class Server:
             if exchange.started:
                 raise ConnectionCut from None
         except GatewayError as error:
+            if isinstance(error, CannotCheckError) and error.retryable:
+                self.unchecked[error.reason] += 1
             await self._fail(route, exchange, error)
         except Exception:
             self.failed_unexpectedly += 1
@@ -103,7 +113,7 @@ class Server:
     def drain_out(self) -> None:
         """Ends what is still being answered: the drain time is over."""
         for exchange in tuple(self.in_flight):
-            exchange.interrupt.fire(NotReadyError("draining"))
+            exchange.interrupt.fire(NotReadyError("draining", reason="draining"))
 
     def _exchange(
         self, route: Route, interrupt: Interrupt, scope: HTTPScope, receive: Receive, send: Send
@@ -111,9 +121,9 @@ class Server:
         authorization: list[bytes] = []
         forwarded: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == b"authorization":
+            if name == header.AUTHORIZATION:
                 authorization.append(value)
-            elif name == b"x-forwarded-for":
+            elif name == header.FORWARDED_FOR:
                 forwarded.append(value)
         client = scope["client"]
         client_ip = self._proxies.client_ip(client[0] if client else "", forwarded)
@@ -129,6 +139,7 @@ class Server:
             endpoint=route.endpoint,
             edge=self._edge,
             stalls=self._stalls,
+            departures=self._departures,
             arrival=arrival,
             credentials=Credentials(authorization=tuple(authorization), client_ip=client_ip),
             interrupt=interrupt,

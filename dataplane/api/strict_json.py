@@ -72,6 +72,17 @@ class Closed:
         self._ignored = frozenset(ignored)
         self._folded = {fold(name): name for name in self._read | self._ignored}
         self._members = tuple((members or {}).items())
+        self.struct = struct
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        """Names that are known and dropped."""
+        return tuple(sorted(self._ignored))
+
+    @property
+    def members(self) -> Mapping[str, Closed]:
+        """The closed members, by field."""
+        return dict(self._members)
 
     def check(self, value: Mapping[str, Any], dropped: Dropped) -> None:
         """Notes what is dropped; raises ``RequestError`` for a key that only folding makes equal to a known one."""
@@ -110,7 +121,7 @@ def parse(body: bytes) -> dict[str, Any]:
     if type(value) is not dict:
         raise RequestError("the body must be a JSON object")
     # The count of opening brackets is cheaper, and an upper bound.
-    if len(body) - len(body.translate(None, b"{[")) > MAX_DEPTH and nesting(without_strings(body)) > MAX_DEPTH:
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and nesting(without_strings(body)) > MAX_DEPTH:
         raise RequestError(f"the body is nested deeper than {MAX_DEPTH} levels")
     if b"\\" in body and b"\\u" in body:
         _check_surrogates(value)

@@ -22,7 +22,7 @@ if state then
     return 'marked'
   end
   local reserved, estimate, admitted_ms, _, _, day, month = parts_of(lease)
-  local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+  local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
   add_to_counters(of_key, day, month, 0, -reserved)
   add_to_counters(of_tenant, day, month, 0, -reserved)
   correct_in_window(of_key, KEYS[6], admitted_ms, -estimate)

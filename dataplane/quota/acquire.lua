@@ -68,7 +68,7 @@ end
 local lease_id, lease = ARGV[6], known[3]
 local limits = { struct.unpack('>dddddddddddddd', ARGV[5]) }
 local prompt, prompt_estimate, wanted, factor = struct.unpack('>dddd', ARGV[7])
-local of_key, of_tenant = read_counters(known[4]), read_counters(known[5])
+local of_key, of_tenant = read_counters(known[4], KEYS[9]), read_counters(known[5], KEYS[10])
 of_key[WINDOW_KEY], of_tenant[WINDOW_KEY] = KEYS[7], KEYS[8]
 local window_ms = math.max(now_ms, of_key[LAST_MS], of_tenant[LAST_MS])
 local since_key_ms, since_tenant_ms = window_ms - of_key[LAST_MS], window_ms - of_tenant[LAST_MS]

@@ -16,6 +16,11 @@ LEASE_RECORD_EXTRA_MS = 86_400_000
 # A tombstone must outlast every repetition of a settlement that Redis has seen without our knowing.
 TOMBSTONE_TTL_MS = 120_000
 _MAX_PRINCIPALS = 16_384
+_TOMBSTONE_TTL = bulk(TOMBSTONE_TTL_MS)
+# A bulk string with its length (see ``scripts.bulk``), and what the two calls of each request consist of.
+_BULK = b"$%d\r\n%b\r\n"
+_ACQUIRE = b"%b" + _BULK + b"%b" + _BULK + b"%b%b" + _BULK * 3
+_CLOSING = b"%b" + _BULK * 4 + b"%b" + _BULK * 3
 _FOUR_DOUBLES = struct.Struct(">4d")
 _FOURTEEN_DOUBLES = struct.Struct(">14d")
 
@@ -26,6 +31,7 @@ class PrincipalCalls:
     __slots__ = (
         "_acquire_keys",
         "_append_keys",
+        "_backlog_max_events",
         "_check_keys",
         "_close_keys",
         "_deny_key",
@@ -38,18 +44,20 @@ class PrincipalCalls:
         shard = principal.shard
         scopes = (keyspace.key_scope(principal.key_id), keyspace.tenant_scope(principal.tenant_id))
         fence, live, usage = keyspace.fence(shard), keyspace.live(shard), keyspace.usage(shard)
-        self._deny_key = keyspace.deny(shard)
+        deny_key = keyspace.deny(shard)
         kept = (
             *(keyspace.leases(shard, scope) for scope in scopes),
             keyspace.expiry(shard),
             *(keyspace.window(shard, scope) for scope in scopes),
             *(keyspace.counters(shard, scope) for scope in scopes),
         )
-        self._lease_key = keyspace.lease(shard, "")
-        self._check_keys = bulk(4, fence, live, usage, self._deny_key)
+        self._lease_key = keyspace.lease(shard, "").encode()
+        self._check_keys = bulk(4, fence, live, usage, deny_key)
+        self._deny_key = bulk(deny_key)
         self._acquire_keys = bulk(12, fence, live, usage, *kept)
         self._close_keys = bulk(10, fence, usage, *kept)
-        self._append_keys = bulk(2, fence, usage)
+        self._append_keys = bulk(3, fence, usage, self._deny_key)
+        self._backlog_max_events = backlog_max_events
         known = (principal.key_version, principal.tenant_version, principal.expires_at_ms, backlog_max_events)
         self._standing = bulk(*scopes, _FOUR_DOUBLES.pack(*known))
         self._limits = bulk(packed_limits(principal.key_limits, principal.tenant_limits))
@@ -59,8 +67,12 @@ class PrincipalCalls:
         asked = _FOUR_DOUBLES.pack(
             demand.prompt_bound, demand.prompt_estimate, demand.num_predict, demand.output_factor
         )
-        keys = bulk(self._lease_key + lease_id, self._deny_key, incarnation)
-        tail = b"".join((self._acquire_keys, keys, self._standing, self._limits, bulk(lease_id, asked, crashed)))
+        lease = lease_id.encode()
+        key = self._lease_key + lease
+        tail = _ACQUIRE % (
+            self._acquire_keys, len(key), key, self._deny_key, len(incarnation), incarnation, self._standing,
+            self._limits, len(lease), lease, len(asked), asked, len(crashed), crashed,
+        )  # fmt: skip
         return Call(ACQUIRE, 12 + 8, tail)
 
     def check(self, incarnation: bytes) -> Call:
@@ -77,24 +89,21 @@ class PrincipalCalls:
 
     def abandon(self, incarnation: bytes, lease_id: LeaseId) -> Call:
         """``abandon.lua``."""
-        dynamic = bulk(self._lease_key + lease_id, incarnation, lease_id, TOMBSTONE_TTL_MS)
+        dynamic = bulk(self._lease_key + lease_id.encode(), incarnation, lease_id, TOMBSTONE_TTL_MS)
         return Call(ABANDON, 10 + 3, self._close_keys + dynamic)
 
     def append(self, incarnation: bytes, event: bytes) -> Call:
         """``append.lua``."""
-        return Call(APPEND, 2 + 2, self._append_keys + bulk(incarnation, event))
+        return Call(APPEND, 3 + 3, self._append_keys + bulk(incarnation, event, self._backlog_max_events))
 
     def _closing(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> bytes:
-        return self._close_keys + bulk(
-            self._lease_key + lease.lease_id,
-            incarnation,
-            lease.lease_id,
-            event,
-            TOMBSTONE_TTL_MS,
-            tokens,
-            lease.day,
-            lease.month,
-        )
+        lease_id = lease.lease_id.encode()
+        key = self._lease_key + lease_id
+        charged, day, month = b"%d" % tokens, lease.day.encode(), lease.month.encode()
+        return _CLOSING % (
+            self._close_keys, len(key), key, len(incarnation), incarnation, len(lease_id), lease_id, len(event), event,
+            _TOMBSTONE_TTL, len(charged), charged, len(day), day, len(month), month,
+        )  # fmt: skip
 
 
 def packed_limits(key: Limits, tenant: Limits) -> bytes:

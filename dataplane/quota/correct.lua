@@ -16,7 +16,7 @@ end
 if state_of(known[2]) == 'settled' then
   return { 'again', entry_of(known[2]) }
 end
-local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
 local tokens, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 add_to_counters(of_key, day, month, tokens, 0)
 add_to_counters(of_tenant, day, month, tokens, 0)

@@ -6,7 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dataplane.errors import AuthenticationError, CannotCheckError, GatewayError, LimitExceededError, LimitName
+from dataplane.errors import (
+    AuthenticationError,
+    CannotCheckError,
+    GatewayError,
+    LimitExceededError,
+    LimitName,
+    Unchecked,
+)
 from dataplane.ports import StalePrincipalError
 from dataplane.quota.calls import Calls
 from dataplane.quota.link import Link
@@ -24,6 +31,7 @@ _LIMITS: Mapping[bytes, LimitName] = {
     b"budget_month": "budget_month",
     b"budget_total": "budget_total",
 }
+_UNCHECKED: Mapping[bytes, Unchecked] = {b"unfenced": "unfenced", b"missing": "missing", b"backlog": "backlog"}
 _MINUTE_MS = 60_000
 _UNKNOWN_INCARNATION = b"unknown"
 
@@ -97,7 +105,7 @@ class RedisLeases:
         if (refusal := self._refused.refusal_of(principal)) is not None:
             raise refusal
         if self._buffer.is_full:
-            raise CannotCheckError("the settlement buffer is full")
+            raise CannotCheckError("the settlement buffer is full", reason="settlement_buffer")
 
     def _incarnation_now(self, shard: Shard) -> bytes:
         """What an undo says when it is sent."""
@@ -130,23 +138,30 @@ def _refusal(principal: Principal, reply: Sequence[Any]) -> GatewayError | Stale
         case b"expired":
             return AuthenticationError("expired")
         case _:
-            return CannotCheckError(f"admission said {decision.decode(errors='replace')}")
+            return CannotCheckError(
+                f"admission said {decision.decode(errors='replace')}", reason=_UNCHECKED.get(decision)
+            )
 
 
 def _rates(principal: Principal, reply: Sequence[Any]) -> Rates:
     key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = reply[3:9]
     key, tenant = principal.key_limits, principal.tenant_limits
     return Rates(
-        requests=_tighter((key.rpm, key_requests, key_idle_ms), (tenant.rpm, tenant_requests, tenant_idle_ms)),
-        tokens=_tighter((key.tpm, key_tokens, key_idle_ms), (tenant.tpm, tenant_tokens, tenant_idle_ms)),
+        _tighter(_rate(key.rpm, key_requests, key_idle_ms), _rate(tenant.rpm, tenant_requests, tenant_idle_ms)),
+        _tighter(_rate(key.tpm, key_tokens, key_idle_ms), _rate(tenant.tpm, tenant_tokens, tenant_idle_ms)),
     )
 
 
-def _tighter(*scopes: tuple[int | None, int, int]) -> RateLimit | None:
-    """The limit with the least left. Of each scope: limit, what is counted, ms since its latest request."""
-    rates = [
-        RateLimit(limit, max(0, limit - counted), max(0, math.ceil((_MINUTE_MS - idle_ms) / 1000)) if counted else 0)
-        for limit, counted, idle_ms in scopes
-        if limit is not None
-    ]
-    return min(rates, key=lambda rate: rate.remaining, default=None)
+def _tighter(key: RateLimit | None, tenant: RateLimit | None) -> RateLimit | None:
+    """The limit with less left."""
+    if key is None or (tenant is not None and tenant.remaining < key.remaining):
+        return tenant
+    return key
+
+
+def _rate(limit: int | None, counted: int, idle_ms: int) -> RateLimit | None:
+    """A limit per minute with what is counted and the milliseconds since its latest request."""
+    if limit is None:
+        return None
+    reset_s = -((idle_ms - _MINUTE_MS) // 1000) if counted and idle_ms < _MINUTE_MS else 0
+    return RateLimit(limit, limit - counted if counted < limit else 0, reset_s)

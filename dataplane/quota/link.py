@@ -31,7 +31,7 @@ from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, Redi
 from dataplane.errors import CannotCheckError
 from dataplane.quota import scripts
 from dataplane.quota.scripts import Call, command
-from dataplane.quota.server import INFO_SECTIONS, Server, examine
+from dataplane.quota.server import INFO_SECTIONS, Server, examine, refusal_name
 from shared import logs
 from shared.backoff import Backoff
 from shared.keyspace import Shard
@@ -43,6 +43,7 @@ READINESS_CHECK = "redis"
 CONNECT_TIMEOUT_S = 1.0
 # How long a suspended link waits for its PING before it gives the connection up.
 PROBE_TIMEOUT_S = 2.0
+TELL_INTERVAL_S = 10.0
 EXAMINE_INTERVAL_S = 1.0
 # A deadline is only believed to be missed after the event loop had another look at the socket.
 _GRACE_S = 0.01
@@ -106,6 +107,7 @@ class Link:
         self._readiness = readiness
         self.counts = LinkCounts()
         self._backoff = Backoff(first_s=0.05, last_s=1.0)
+        self._told_s: dict[str, float] = {}
         self._slots: deque[_Slot] = deque()
         self._outgoing: list[bytes] = []
         self._carried: deque[Callable[[], Call]] = deque(maxlen=_MAX_CARRIED_UNDOS)
@@ -385,9 +387,13 @@ class Link:
 
     def _translated(self, fault: RedisError) -> CannotCheckError:
         self.counts.errors += 1
+        kind, now_s = refusal_name(fault), asyncio.get_running_loop().time()
+        if now_s - self._told_s.get(kind, -math.inf) > TELL_INTERVAL_S:
+            self._told_s[kind] = now_s
+            log.warning("redis_refused", reason=kind)
         if isinstance(fault, ReadOnlyError):
             self._distrust("it is not a primary")
-        return CannotCheckError(f"Redis refused: {type(fault).__name__}")
+        return CannotCheckError(f"Redis refused: {kind}")
 
     def __repr__(self) -> str:
         state = "suspended" if self._suspended else "trusted" if self._incarnation else "untrusted"

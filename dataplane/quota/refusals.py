@@ -1,8 +1,9 @@
 """Refusals of authenticated requests: the first of a kind is audited at once, its repetitions are counted.
 
 Ten seconds after the first, those that followed become one event with ``occurrences``; so each key adds at most two
-events per kind and window, and no flood can fill the stream. While Redis is away nothing is handed on and the counters
-just grow: an outage costs one event per kind, not one per window.
+events per kind and window, and no flood can fill the stream. While Redis is away, or takes no more of them because too
+many events wait for the ledger, nothing is handed on and the counters just grow: an outage costs one event per kind,
+not one per window.
 """
 
 from __future__ import annotations

@@ -26,11 +26,8 @@ _NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
 
 def bulk(*arguments: Argument) -> bytes:
     """Arguments as RESP bulk strings, one after the other."""
-    parts = []
-    for argument in arguments:
-        raw = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(parts)
+    raws = [argument if type(argument) is bytes else str(argument).encode() for argument in arguments]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(raw), raw) for raw in raws])
 
 
 def command(*arguments: Argument) -> bytes:

@@ -20,6 +20,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     fault: str
 
 
+def refusal_name(error: Exception) -> str:
+    """What an error of Redis is called: its class, or, where redis-py has none for it, the code that it begins with.
+
+    Never its text, which may have keys in it.
+    """
+    kind = type(error).__name__
+    code = str(error).partition(" ")[0]
+    return code if kind == "ResponseError" and code.isascii() and code.isalpha() and code.isupper() else kind
+
+
 def examine(info: bytes) -> Server:
     """Reads a reply to ``INFO``. What it does not say counts as wrong."""
     facts = _facts(info)

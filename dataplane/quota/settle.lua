@@ -27,7 +27,7 @@ if state == 'reaped' then
   return { 'reaped', '' }
 end
 
-local of_key, of_tenant = read_counters(known[3]), read_counters(known[4])
+local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
 local charged, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local reserved, estimate, admitted_ms = 0, charged, 0
 if state then

@@ -43,8 +43,7 @@ class SettlementCounts:
     repeated: int = 0
 
 
-@dataclass(slots=True, frozen=True)
-class _Settlement:
+class _Settlement(msgspec.Struct, frozen=True):
     shard: Shard
     event: RetainedEvent
     # Packs the call for the server that is there when it is sent.
@@ -116,7 +115,7 @@ class Settlements:
         )
 
     def append(self, principal: Principal, event: UsageEvent) -> None:
-        """Appends a usage event that has no lease. Returns at once and never raises."""
+        """Appends a usage event that has no lease, once the backlog has room. Returns at once and never raises."""
         calls, raw = self._calls.of(principal), records.encode(event)
         kept = RetainedEvent(LeaseId(event.event_id), raw)
         self._start(_Settlement(principal.shard, kept, lambda incarnation: calls.append(incarnation, raw)))

@@ -6,8 +6,6 @@ new grants and limits. A record that is still behind cannot be checked.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 import msgspec
 
 from dataplane import bounds, events, policy
@@ -38,25 +36,41 @@ class Admit:
         ``AuthenticationError`` for a key or tenant that is refused by now, ``LimitExceededError`` and
         ``CannotCheckError``.
         """
-
-        async def acquire(principal: Principal) -> tuple[Lease, InferenceRequest]:
-            try:
-                decided, demand = self._demand(principal, inference)
-            except (ForbiddenError, RequestError, LimitExceededError):
-                # Also a refusal has to be true: a revoked key learns nothing about models.
-                await self._leases.check(principal)
-                raise
-            crashed = _crashed(principal, arrival, decided)
-            lease = await self._leases.acquire(principal, arrival.request_id, demand, crashed)
-            return lease, _granted(decided, lease.num_predict)
-
-        principal, (lease, decided) = await self._with_fresh(principal, acquire)
-        return principal, lease, decided
+        try:
+            return await self._acquire(principal, arrival, inference)
+        except StalePrincipalError:
+            principal = await self._keys.refreshed(principal)
+        try:
+            return await self._acquire(principal, arrival, inference)
+        except StalePrincipalError:
+            raise _still_stale() from None
 
     async def check(self, principal: Principal) -> Principal:
         """The same for requests that take no lease. Raises as above, but for models and limits."""
-        principal, _ = await self._with_fresh(principal, self._leases.check)
+        try:
+            await self._leases.check(principal)
+        except StalePrincipalError:
+            principal = await self._keys.refreshed(principal)
+        else:
+            return principal
+        try:
+            await self._leases.check(principal)
+        except StalePrincipalError:
+            raise _still_stale() from None
         return principal
+
+    async def _acquire(
+        self, principal: Principal, arrival: Arrival, inference: InferenceRequest
+    ) -> tuple[Principal, Lease, InferenceRequest]:
+        try:
+            decided, demand = self._demand(principal, inference)
+        except (ForbiddenError, RequestError, LimitExceededError):
+            # Also a refusal has to be true: a revoked key learns nothing about models.
+            await self._leases.check(principal)
+            raise
+        crashed = _crashed(principal, arrival, decided)
+        lease = await self._leases.acquire(principal, arrival.request_id, demand, crashed)
+        return principal, lease, _granted(decided, lease.num_predict)
 
     def _demand(self, principal: Principal, inference: InferenceRequest) -> tuple[InferenceRequest, Demand]:
         """The request as the model's policy has it and what to reserve, if the model may be used and can do it."""
@@ -68,23 +82,15 @@ class Admit:
         if (lacking := unsupported(inference, model)) is not None:
             raise RequestError(lacking)
         candidates = self._models.candidates(inference.canonical)
-        demand = bounds.demand_of(inference, (candidate.model for candidate in candidates))
+        demand = bounds.demand_of(inference, [candidate.model for candidate in candidates])
         return inference, bounds.lowered_to_rates(demand, principal.key_limits, principal.tenant_limits)
-
-    async def _with_fresh[T](
-        self, principal: Principal, decide: Callable[[Principal], Awaitable[T]]
-    ) -> tuple[Principal, T]:
-        try:
-            return principal, await decide(principal)
-        except StalePrincipalError:
-            principal = await self._keys.refreshed(principal)
-        try:
-            return principal, await decide(principal)
-        except StalePrincipalError:
-            raise CannotCheckError("a record is behind its live version") from None
 
     def __repr__(self) -> str:
         return f"Admit({self._leases!r})"
+
+
+def _still_stale() -> CannotCheckError:
+    return CannotCheckError("a record is behind its live version", reason="record")
 
 
 def _crashed(principal: Principal, arrival: Arrival, inference: InferenceRequest) -> bytes:

@@ -1,8 +1,8 @@
 """Who asks? Header → format → checksum → principal; every reason to refuse looks the same from outside.
 
-A guessed key fails at the checksum, before anything is looked up. Refusals leave on a fixed grid of time, so that how
-long one took tells nothing about how far it came. Failures are counted per address block; over the limit further
-*failures* are told so (429), while a valid key is always served.
+A guessed key fails at the checksum, before Redis is asked; a key that is in memory has passed it. Refusals leave on a
+fixed grid of time, so that how long one took tells nothing about how far it came. Failures are counted per address
+block; over the limit further *failures* are told so (429), while a valid key is always served.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ class Authenticate:
         Raises ``AuthenticationError``, ``TooManyFailuresError`` or, when it cannot be known, ``CannotCheckError``.
         """
         try:
-            return await self._keys.principal(self._api_key(credentials))
+            key = _bearer(credentials)
+            if (remembered := self._keys.remembered(key)) is not None:
+                return remembered
+            self._check(key)
+            return await self._keys.principal(key)
         except AuthenticationError as failure:
             refusal = await self.refusal(credentials, failure)
             reason = THROTTLED if isinstance(refusal, TooManyFailuresError) else failure.failure
@@ -71,24 +75,27 @@ class Authenticate:
         self.counts.throttled += 1
         return TooManyFailuresError(failure.failure, retry_after_s=blocked_for_s)
 
-    def _api_key(self, credentials: Credentials) -> str:
-        """The key that the request carries, with the right form and checksum. Raises ``AuthenticationError``."""
-        headers = credentials.authorization
-        if not headers:
-            raise AuthenticationError("missing")
-        if len(headers) > 1 or len(headers[0]) > MAX_HEADER_BYTES:
-            raise AuthenticationError("malformed")
-        scheme, raw = headers[0][: len(_SCHEME)], headers[0][len(_SCHEME) :]
-        if scheme.lower() != _SCHEME or not raw.isascii():
-            raise AuthenticationError("malformed")
-        key = raw.decode("ascii")
+    def _check(self, key: str) -> None:
+        """Raises ``AuthenticationError`` for a key without the right form and checksum."""
         if not apikey.is_valid(self._pepper, key):
             is_formed = len(key) == apikey.KEY_LENGTH and key.startswith("nz_") and key[3:].isalnum()
             raise AuthenticationError("checksum" if is_formed else "malformed")
-        return key
 
     def __repr__(self) -> str:
         return f"Authenticate({self._keys!r})"
+
+
+def _bearer(credentials: Credentials) -> str:
+    """What the request carries as its key. Raises ``AuthenticationError``."""
+    headers = credentials.authorization
+    if not headers:
+        raise AuthenticationError("missing")
+    if len(headers) > 1 or len(headers[0]) > MAX_HEADER_BYTES:
+        raise AuthenticationError("malformed")
+    scheme, raw = headers[0][: len(_SCHEME)], headers[0][len(_SCHEME) :]
+    if scheme.lower() != _SCHEME or not raw.isascii():
+        raise AuthenticationError("malformed")
+    return raw.decode("ascii")
 
 
 async def _until_grid() -> None:

@@ -88,13 +88,15 @@ class RedisKeys:
         self._names: dict[KeyId, bytes] = {}
         self._pending: dict[bytes, asyncio.Future[Principal]] = {}
 
+    def remembered(self, api_key: str) -> Principal | None:
+        """See ``ports.Keys``."""
+        return self._remembered(self._name_of(api_key))
+
     async def principal(self, api_key: str) -> Principal:
         """The principal of a key whose checksum is right. Raises ``AuthenticationError`` or ``CannotCheckError``."""
-        name = hashlib.blake2b(api_key.encode(), key=self._name_key, digest_size=16).digest()
-        cached = self._cache.get(name)
-        if cached is not None and cached.until_s > self._clock.monotonic():
-            self.counts.hits += 1
-            return cached.principal
+        name = self._name_of(api_key)
+        if (remembered := self._remembered(name)) is not None:
+            return remembered
         # Those who ask for the same key meanwhile share one answer; if the one who asks gives up, another does.
         while (pending := self._pending.get(name)) is not None:
             await asyncio.wait((pending,))
@@ -127,6 +129,16 @@ class RedisKeys:
         for principal in principals:
             if principal.tenant_id == tenant_id:
                 self.forget_key(principal.key_id)
+
+    def _name_of(self, api_key: str) -> bytes:
+        return hashlib.blake2b(api_key.encode(), key=self._name_key, digest_size=16).digest()
+
+    def _remembered(self, name: bytes) -> Principal | None:
+        cached = self._cache.get(name)
+        if cached is None or cached.until_s <= self._clock.monotonic():
+            return None
+        self.counts.hits += 1
+        return cached.principal
 
     async def _resolved(self, name: bytes, api_key: str) -> Principal:
         pending = self._pending[name] = asyncio.get_running_loop().create_future()
@@ -164,17 +176,17 @@ class RedisKeys:
             return records.decode(_KEY, raw)
         except RecordError:
             log.exception("record_unreadable", kind="key", prefix=prefix)
-            raise CannotCheckError("the record of a key is unreadable") from None
+            raise CannotCheckError("the record of a key is unreadable", reason="record") from None
 
     async def _principal_of(self, key: KeyRecord) -> Principal:
         raw = await self._certain(keyspace.tenant_record(key.tenant_id))
         if raw is None:
-            raise CannotCheckError("the record of a tenant is missing")
+            raise CannotCheckError("the record of a tenant is missing", reason="record")
         try:
             tenant = records.decode(_TENANT, raw)
         except RecordError:
             log.exception("record_unreadable", kind="tenant", tenant_id=key.tenant_id)
-            raise CannotCheckError("the record of a tenant is unreadable") from None
+            raise CannotCheckError("the record of a tenant is unreadable", reason="record") from None
         if key.state is not KeyState.ACTIVE:
             raise AuthenticationError("revoked" if key.state is KeyState.REVOKED else "suspended")
         if tenant.state is not TenantState.ACTIVE:
@@ -189,7 +201,7 @@ class RedisKeys:
         before = len(fences.KEYS)
         values = await self._link.get(*fences.KEYS, record, *fences.KEYS)
         if values[:before] != values[before + 1 :] or not fences.all_hold(self._link, values[:before]):
-            raise CannotCheckError("Redis does not hold rebuilt state")
+            raise CannotCheckError("Redis does not hold rebuilt state", reason="unfenced")
         return values[before]
 
     def _keep(self, name: bytes, principal: Principal) -> None:

@@ -42,8 +42,8 @@ class ControlPlaneVerifier:
                     if verdict is not None:
                         return verdict
         except TimeoutError:
-            raise CannotCheckError("no control plane verified the key in time") from None
-        raise CannotCheckError("no control plane verified the key")
+            raise CannotCheckError("no control plane verified the key in time", reason="control_plane") from None
+        raise CannotCheckError("no control plane verified the key", reason="control_plane")
 
     async def close(self) -> None:
         """Closes the channels."""

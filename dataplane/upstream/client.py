@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
-from typing import cast
 
 import httpx
 import msgspec
@@ -16,25 +15,21 @@ import msgspec
 from dataplane.native import Body, EmbedBody
 from dataplane.ports import AttemptError, Reply
 from dataplane.upstream import refusals
-from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
+from dataplane.upstream.connection import Headers
+from dataplane.upstream.deadline import ReadDeadline
 from dataplane.upstream.faults import Blame, ReplyError
 from dataplane.upstream.lane import Lane
-from dataplane.upstream.reply import (
-    MAX_EMBED_REPLY_BYTES,
-    Source,
-    StreamReply,
-    WholeReply,
-    decode_embed_reply,
-    timed_out,
-)
-from dataplane.upstream.transport import Body as RequestBody
-from dataplane.upstream.transport import BodyStream, Transport
+from dataplane.upstream.reply import MAX_EMBED_REPLY_BYTES, StreamReply, WholeReply, decode_embed_reply
+from dataplane.upstream.source import Source
+from dataplane.upstream.transport import Transport
 from dataplane.values import Candidate, InferenceRequest, Operation, RequestId
 from shared import logs
 from shared.clock import Clock
 
 _OK = 200
-_IDENTITY = ("", "identity")
+_IDENTITY = b"identity"
+_NDJSON = b"application/x-ndjson"
+_JSON = b"application/json"
 _MAX_LOGGED_CHARACTERS = 200
 
 _encode = msgspec.json.Encoder().encode
@@ -110,7 +105,7 @@ class Attempt:
 
     __slots__ = (
         "_backends", "_candidate", "_deadline", "_given", "_has_slot", "_inference", "_lane", "_reply", "_request_id",
-        "_source", "_stream", "_tenant",
+        "_source", "_tenant",
     )  # fmt: skip
 
     def __init__(
@@ -129,11 +124,11 @@ class Attempt:
         self._inference = inference
         self._request_id = request_id
         self._tenant = tenant
-        self._deadline = ReadDeadline(total_s=backends.timeouts.total_s - elapsed_s)
+        timeouts = backends.timeouts
+        self._deadline = ReadDeadline(total_s=timeouts.total_s - elapsed_s, usual_s=timeouts.idle_s)
+        self._source = Source(backends.transport, lane.origin, self._deadline)
         self._given: int | None = None
         self._has_slot = False
-        self._stream: BodyStream | None = None
-        self._source: Source | None = None
         self._reply: StreamReply | WholeReply | None = None
 
     async def __aenter__(self) -> Reply:
@@ -146,14 +141,14 @@ class Attempt:
         try:
             self._reply = await self._ask()
         except AttemptError:
-            await self._leave(Blame.NONE)
+            self._leave(Blame.NONE)
             raise
         except ReplyError as fault:
             self._lane.failures += 1
-            await self._leave(fault.blame)
+            self._leave(fault.blame)
             raise AttemptError(fault.detail, timed_out=fault.timed_out) from fault
         except BaseException:
-            await self._leave(Blame.NONE)
+            self._leave(Blame.NONE)
             raise
         return self._reply
 
@@ -161,8 +156,8 @@ class Attempt:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the connection at once, or gives it back when the reply has come to its proper end."""
-        reply, source = self._reply, self._source
-        if reply is None or source is None:
+        reply = self._reply
+        if reply is None:
             return
         self._lane.failures += reply.fault is not None
         blame: Blame | None = Blame.NONE if reply.fault is None else reply.fault.blame
@@ -170,12 +165,12 @@ class Attempt:
             if reply.done:
                 blame = None
                 if error is None and not reply.has_more:
-                    await source.ends()
+                    await self._source.ends()
         finally:
-            await self._leave(blame)
+            self._leave(blame)
 
-    async def _leave(self, blame: Blame | None) -> None:
-        """Gives everything back, once; closing a stream never suspends, so a cancellation cannot come between."""
+    def _leave(self, blame: Blame | None) -> None:
+        """Gives everything back, once."""
         given, self._given = self._given, None
         if given is None:
             return
@@ -185,26 +180,26 @@ class Attempt:
             self._lane.breaker.succeeded(given)
         else:
             self._lane.breaker.failed(given, blame, self._tenant)
-        if self._stream is not None:
-            await self._stream.aclose()
+        self._source.close()
         if self._has_slot:
             self._lane.slots.release()
 
     async def _ask(self) -> StreamReply | WholeReply:
-        timeouts = self._backends.timeouts
+        timeouts, source = self._backends.timeouts, self._source
+        due_s = source.after(timeouts.first_record_s)
         try:
-            due_s = self._deadline.after(timeouts.first_record_s)
-            await self._take_slot(timeouts.connect_s)
-            response = await self._deadline.wait(self._backends.transport.handle_async_request(self._request()), due_s)
-        except DeadlinePassedError as passed:
-            raise timed_out(passed) from passed
-        except (httpx.ConnectError, httpx.ConnectTimeout) as fault:
-            raise ReplyError(f"no connection: {fault}", blame=Blame.UNREACHABLE) from fault
-        except httpx.TransportError as fault:
-            raise ReplyError(f"no reply: {fault}") from fault
-        self._stream = stream = cast("BodyStream", response.stream)
-        self._source = source = Source(stream, self._deadline)
-        await self._check_head(response, source, due_s)
+            request = self._request()
+        except httpx.LocalProtocolError as fault:
+            raise ReplyError(f"no request: {fault}") from fault
+        if self._lane.slots.locked():
+            await self._wait_for_slot(timeouts.connect_s)
+        else:
+            await self._lane.slots.acquire()
+        self._has_slot = True
+        status, headers = await source.head(request, due_s)
+        if status != _OK:
+            raise await self._refused(status, due_s)
+        _check(headers, _JSON if self._inference.operation is Operation.EMBED else _NDJSON)
         name = self._candidate.backend.name
         body = self._inference.body
         if isinstance(body, EmbedBody):
@@ -221,38 +216,20 @@ class Attempt:
         await reply.first(due_s)
         return reply
 
-    async def _take_slot(self, timeout_s: float) -> None:
-        slots = self._lane.slots
-        if not slots.locked():
-            await slots.acquire()
-        else:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await slots.acquire()
-            except TimeoutError as passed:
-                raise ReplyError("no free connection", blame=Blame.NONE) from passed
-        self._has_slot = True
-
-    def _request(self) -> httpx.Request:
-        operation = self._inference.operation
-        content = _encode(_upstream_body(self._inference.body, self._candidate.model.name))
-        headers = self._lane.headers(operation, request_id=self._request_id, content_length=len(content))
-        return httpx.Request("POST", self._lane.url(operation), headers=headers, stream=RequestBody(content))
-
-    async def _check_head(self, response: httpx.Response, source: Source, due_s: float) -> None:
-        status = response.status_code
-        if status != _OK:
-            raise await self._refused(status, source, due_s)
-        headers = response.headers
-        if headers.get("content-encoding", "").lower() not in _IDENTITY:
-            raise ReplyError("a reply in a content encoding")
-        expected = "application/json" if self._inference.operation is Operation.EMBED else "application/x-ndjson"
-        if headers.get("content-type", "").partition(";")[0].strip().lower() != expected:
-            raise ReplyError("a reply of another content type")
-
-    async def _refused(self, status: int, source: Source, due_s: float) -> Exception:
+    async def _wait_for_slot(self, timeout_s: float) -> None:
         try:
-            body = await source.whole(max_bytes=refusals.MAX_ERROR_BYTES, due_s=due_s)
+            async with asyncio.timeout(timeout_s):
+                await self._lane.slots.acquire()
+        except TimeoutError as passed:
+            raise ReplyError("no free connection", blame=Blame.NONE) from passed
+
+    def _request(self) -> bytes:
+        content = _encode(_upstream_body(self._inference.body, self._candidate.model.name))
+        return self._lane.request(self._inference.operation, request_id=self._request_id, content=content)
+
+    async def _refused(self, status: int, due_s: float) -> Exception:
+        try:
+            body = await self._source.whole(max_bytes=refusals.MAX_ERROR_BYTES, due_s=due_s)
         except ReplyError:
             body = b""
         _log.info(
@@ -266,6 +243,16 @@ class Attempt:
 
     def __repr__(self) -> str:
         return f"Attempt({self._candidate.backend.name!r}, reply={self._reply!r})"
+
+
+def _check(headers: Headers, expected: bytes) -> None:
+    """Raises ``ReplyError`` for a reply of another content type, or encoded."""
+    kinds = [value for name, value in headers if name == b"content-type"]
+    if kinds != [expected] and [kind.partition(b";")[0].strip().lower() for kind in kinds] != [expected]:
+        raise ReplyError("a reply of another content type")
+    for name, value in headers:
+        if name == b"content-encoding" and value.strip().lower() not in (b"", _IDENTITY):
+            raise ReplyError("a reply in a content encoding")
 
 
 def _upstream_body(body: Body, model: str) -> Body:

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection to a backend: one request and its reply at a time, parsed by llhttp (httptools).
 
-Everything is synchronous except the two waits, for the head of a reply and for more of its body, so a cancelled
-request is cut off at once, at any point; a client library that goes on waiting for the head in the background would
-leave a backend generating for nobody. What has arrived is handed out whole. Anything that is not exactly one
+Everything is synchronous; ``changed`` is what is waited for, for the head of a reply and for more of its body. So a
+cancelled request is cut off at once, at any point; a client library that goes on waiting for the head in the background
+would leave a backend generating for nobody. What has arrived is handed out whole. Anything that is not exactly one
 reply to one request makes the connection unusable: bytes while idle, bytes after the end, a second message.
 """
 
@@ -40,35 +40,40 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._waiter: asyncio.Future[None] | None = None
         # What follows is about one exchange.
+        self.has_head = False
         self.has_ended = False
+        # Of the body, what has arrived and was not taken.
+        self.parts: list[bytes] = []
         self._is_busy = False
         self._is_paused = False
         self._is_reusable = False
-        self._has_head = False
         self._ends_with_connection = True
         self._has_begun = False
         self._head_bytes = 0
         self._unparsed_bytes = 0
-        self._status = 0
-        self._headers: Headers = []
-        self._parts: list[bytes] = []
+        self.status = 0
+        self.headers: Headers = []
         self._buffered_bytes = 0
         self._fault: httpx.TransportError | None = None
         self._parser = httptools.HttpResponseParser(self)
 
-    async def ask(self, request: bytes) -> tuple[int, Headers]:
-        """Sends a request and returns status and headers of its reply. Raises ``httpx.TransportError``."""
+    def send(self, request: bytes) -> None:
+        """Sends a request; its reply begins when ``has_head``. Raises ``httpx.TransportError``."""
         if self._transport is None or not self.is_open:
             raise httpx.ConnectError("the connection is closed")
         self._begin()
         self._transport.write(request)
-        while not self._has_head:
-            await self._more()
-        return self._status, self._headers
+
+    def changed(self) -> asyncio.Future[None]:
+        """Done when there is more than there was. Raises ``httpx.TransportError`` when there never will be."""
+        if self._fault is not None:
+            raise self._fault
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def take(self) -> bytes | None:
         """The part of the body that is there, None when there is none now."""
-        parts = self._parts
+        parts = self.parts
         if not parts:
             return None
         taken = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -84,13 +89,13 @@ class Connection(asyncio.BufferedProtocol):
         while (taken := self.take()) is None:
             if self.has_ended:
                 return None
-            await self._more()
+            await self.changed()
         return taken
 
     def finish(self) -> bool:
         """Ends the exchange. True when the connection can be used again; if not, it is closed, at once."""
         self._is_busy = False
-        if self.has_ended and self._is_reusable and self.is_open and not self._parts:
+        if self.has_ended and self._is_reusable and self.is_open and not self.parts:
             self.idle_since_s = self._loop.time()
             return True
         self.abort()
@@ -118,13 +123,13 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
             return
         self._has_begun = True
-        if not self._has_head:
+        if not self.has_head:
             self._unparsed_bytes += nbytes
         try:
             self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as fault:
             self._fail(httpx.RemoteProtocolError(f"not HTTP: {type(fault).__name__}"))
-        if not self._has_head and self._unparsed_bytes > _MAX_HEAD_BYTES:
+        if not self.has_head and self._unparsed_bytes > _MAX_HEAD_BYTES:
             self._fail(httpx.RemoteProtocolError("the head of the reply is too long"))
         if self._buffered_bytes > _MAX_BUFFERED_BYTES and not self._is_paused and self._transport is not None:
             self._is_paused = True
@@ -135,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
         """See ``asyncio.BaseProtocol``."""
         self.is_open = False
         if self._is_busy and not self.has_ended:
-            if self._has_head and self._ends_with_connection and exc is None:
+            if self.has_head and self._ends_with_connection and exc is None:
                 self.has_ended = True
             elif not self._has_begun:
                 self._fail(httpx.ConnectError("the connection was closed before the first byte of a reply"))
@@ -156,48 +161,39 @@ class Connection(asyncio.BufferedProtocol):
         name = name.lower()
         if name in (b"content-length", b"transfer-encoding"):
             self._ends_with_connection = False
-        self._headers.append((name, value))
+        self.headers.append((name, value))
         self._head_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         """See ``httptools.HttpResponseParser``."""
         if self.has_ended:
             return
-        self._status = self._parser.get_status_code()
-        self._has_head = self._status >= _FIRST_FINAL_STATUS and self._head_bytes <= _MAX_HEAD_BYTES
+        self.status = self._parser.get_status_code()
+        self.has_head = self.status >= _FIRST_FINAL_STATUS and self._head_bytes <= _MAX_HEAD_BYTES
 
     def on_body(self, body: bytes) -> None:
         """See ``httptools.HttpResponseParser``."""
         if self.has_ended:
             self._is_reusable = False
             return
-        self._parts.append(body)
+        self.parts.append(body)
         self._buffered_bytes += len(body)
 
     def on_message_complete(self) -> None:
         """See ``httptools.HttpResponseParser``."""
-        if not self._has_head:
+        if not self.has_head:
             # An interim reply (1xx); the real one follows.
-            self._headers = []
+            self.headers = []
             self._ends_with_connection = True
             return
         self._is_reusable = not self.has_ended and self._parser.should_keep_alive()
         self.has_ended = True
 
-    async def _more(self) -> None:
-        """Waits until something has changed; raises the fault if there is one."""
-        if self._fault is not None:
-            raise self._fault
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
     def _wake(self) -> None:
         """Lets the wait go on; a cancellation that came first stands."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, fault: httpx.TransportError) -> None:
         if self._fault is None:
@@ -208,12 +204,12 @@ class Connection(asyncio.BufferedProtocol):
         self.has_ended = False
         self._is_busy = True
         self._is_reusable = False
-        self._has_head = False
+        self.has_head = False
         self._ends_with_connection = True
         self._has_begun = False
         self._head_bytes = 0
         self._unparsed_bytes = 0
-        self._headers = []
+        self.headers = []
         self._parser = httptools.HttpResponseParser(self)
 
     def __repr__(self) -> str:

@@ -7,7 +7,8 @@ already running looks, when it fires, whether the deadline has moved since, and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from types import TracebackType
+from typing import Self
 
 
 class DeadlinePassedError(Exception):
@@ -15,17 +16,24 @@ class DeadlinePassedError(Exception):
 
 
 class ReadDeadline:
-    """Bounds the waits of one request; only the wait that it was given can be interrupted, no other await ever is."""
+    """Bounds the waits of one task: those inside ``with deadline.until(due_s)``, no other await is interrupted.
 
-    __slots__ = ("_cancelling", "_due_s", "_ends_s", "_fired", "_loop", "_task", "_timer")
+    ``usual_s`` is how long its shortest waits usually may take: with it, the first timer is the only one.
+    """
 
-    def __init__(self, *, total_s: float) -> None:
+    __slots__ = (
+        "_cancelling", "_due_s", "_ends_s", "_fired", "_is_waiting", "_loop", "_task", "_timer", "_usual_s",
+    )  # fmt: skip
+
+    def __init__(self, *, total_s: float, usual_s: float | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._ends_s = self._loop.time() + total_s
+        self._usual_s = total_s if usual_s is None else usual_s
         self._due_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
+        self._is_waiting = False
         self._fired = False
 
     def after(self, timeout_s: float) -> float:
@@ -39,24 +47,28 @@ class ReadDeadline:
         due_s = now_s + timeout_s
         return min(self._ends_s, due_s)
 
-    async def wait[T](self, awaitable: Awaitable[T], due_s: float) -> T:
-        """What the awaitable gives. Raises ``DeadlinePassedError`` at ``due_s``, a moment on the loop's clock."""
+    def until(self, due_s: float) -> Self:
+        """As a context: what is awaited inside ends with ``DeadlinePassedError`` at this moment on the loop's clock."""
         self._due_s = due_s
-        self._task = task = asyncio.current_task()
-        self._cancelling = task.cancelling() if task is not None else 0
-        if self._timer is None or self._timer.when() > due_s:
+        if self._timer is None:
+            self._begin(due_s)
+        elif self._timer.when() > due_s:
             self._rearm(due_s)
-        try:
-            return await awaitable
-        except asyncio.CancelledError:
+        return self
+
+    def __enter__(self) -> None:
+        self._is_waiting = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_waiting = False
+        if error is not None and isinstance(error, asyncio.CancelledError):
             self._judge()
-            raise
-        finally:
-            self._task = None
 
     def close(self) -> None:
         """Drops the timer."""
-        self._task = None
+        self._is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -68,6 +80,11 @@ class ReadDeadline:
             if self._task.uncancel() <= self._cancelling:
                 raise DeadlinePassedError("total" if self._due_s >= self._ends_s else "pause") from None
 
+    def _begin(self, due_s: float) -> None:
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
+        self._rearm(min(due_s, self._loop.time() + self._usual_s))
+
     def _rearm(self, due_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -75,7 +92,7 @@ class ReadDeadline:
 
     def _fire(self) -> None:
         self._timer = None
-        if self._task is None:
+        if self._task is None or not self._is_waiting:
             return
         if self._loop.time() < self._due_s:
             self._rearm(self._due_s)
@@ -84,4 +101,4 @@ class ReadDeadline:
             self._task.cancel()
 
     def __repr__(self) -> str:
-        return f"ReadDeadline(waiting={self._task is not None}, fired={self._fired})"
+        return f"ReadDeadline(waiting={self._is_waiting}, fired={self._fired})"

@@ -36,14 +36,16 @@ class LineSplitter:
             if first > self._max_record_bytes:
                 raise FramingError("a record is longer than its cap")
             return [chunk[:first]] if first else []
-        self._keep(chunk[:first])
-        *lines, rest = chunk[first + 1 :].split(b"\n")
-        lines.insert(0, bytes(self._pending))
-        self._pending.clear()
-        self._keep(rest)
+        *lines, rest = chunk.split(b"\n")
+        if self._pending:
+            self._keep(lines[0])
+            lines[0] = bytes(self._pending)
+            self._pending.clear()
+        if rest:
+            self._keep(rest)
         if len(chunk) > self._max_record_bytes and max(map(len, lines)) > self._max_record_bytes:
             raise FramingError("a record is longer than its cap")
-        return [line for line in lines if line.strip()]
+        return [line for line in lines if line and not line.isspace()]
 
     @property
     def has_begun(self) -> bool:

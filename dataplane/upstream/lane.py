@@ -7,6 +7,7 @@ import asyncio
 import httpx
 
 from dataplane.upstream.breaker import Breaker, State
+from dataplane.upstream.transport import encoded_head, origin_of
 from dataplane.values import Backend, Operation
 from shared import logs
 from shared.clock import Clock
@@ -29,26 +30,31 @@ class Lane:
         # Since the worker started, for its metrics.
         self.attempts = 0
         self.failures = 0
-        self._urls = {operation: httpx.URL(backend.url + operation.value) for operation in Operation}
-        host = self._urls[Operation.CHAT].netloc
-        credential = backend.credential
-        self._constant = [(b"host", host), (b"content-type", b"application/json"), (b"user-agent", USER_AGENT)]
-        if credential is not None:
-            self._constant.append((credential[0].encode(), credential[1].encode()))
+        self.origin = origin_of(httpx.URL(backend.url))
+        self._heads: dict[Operation, bytes] = {}
 
-    def url(self, operation: Operation) -> httpx.URL:
-        """Where the operation is asked for."""
-        return self._urls[operation]
+    def request(self, operation: Operation, *, request_id: str, content: bytes) -> bytes:
+        """All bytes of a request. Raises ``httpx.LocalProtocolError`` for a credential that is no header."""
+        head = self._heads.get(operation)
+        if head is None:
+            head = self._heads[operation] = self._head(operation)
+        return b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+            head, len(content), request_id.encode(), content,
+        )  # fmt: skip
 
-    def headers(self, operation: Operation, *, request_id: str, content_length: int) -> list[tuple[bytes, bytes]]:
-        """All headers of a request; there are no others."""
-        accept = _WHOLE_ACCEPT if operation is Operation.EMBED else _STREAM_ACCEPT
-        return [
-            *self._constant,
-            (b"accept", accept),
-            (b"content-length", b"%d" % content_length),
-            (b"x-request-id", request_id.encode()),
+    def _head(self, operation: Operation) -> bytes:
+        """What all requests for the operation begin with."""
+        url = httpx.URL(self.backend.url + operation.value)
+        credential = self.backend.credential
+        fields = [
+            (b"host", url.netloc),
+            (b"content-type", b"application/json"),
+            (b"user-agent", USER_AGENT),
+            (b"accept", _WHOLE_ACCEPT if operation is Operation.EMBED else _STREAM_ACCEPT),
         ]
+        if credential is not None:
+            fields.append((credential[0].encode(), credential[1].encode()))
+        return encoded_head("POST", url, fields)
 
     def _changed(self, state: State) -> None:
         level = _log.warning if state is State.OPEN else _log.info

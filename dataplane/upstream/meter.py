@@ -91,12 +91,11 @@ class ReplyMeter:
 
     def believable[T: (Record, EmbedReply)](self, final: T) -> T:
         """The final record with the counts that are charged in place of such that cannot be."""
-        usage = self.usage()
         changed: dict[str, int] = {}
         if _is_beyond(final.prompt_eval_count, self._prompt_believed()):
-            changed["prompt_eval_count"] = usage.prompt_tokens
+            changed["prompt_eval_count"] = self.usage().prompt_tokens
         if not isinstance(final, EmbedReply) and _is_beyond(final.eval_count, self._output_bound()):
-            changed["eval_count"] = usage.completion_tokens
+            changed["eval_count"] = self.usage().completion_tokens
         return msgspec.structs.replace(final, **changed) if changed else final
 
     def usage(self) -> Usage:

@@ -9,73 +9,21 @@ from __future__ import annotations
 
 from typing import Self
 
-import httpx
 import msgspec
 
 from dataplane.errors import StreamBrokenError, UpstreamTimeoutError
 from dataplane.native import UNSET, EmbedReply, Record
 from dataplane.ports import Batch
-from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
-from dataplane.upstream.faults import Blame, ReplyError
+from dataplane.upstream import numbers
+from dataplane.upstream.faults import ReplyError
 from dataplane.upstream.framing import FramingError, LineSplitter
-from dataplane.upstream.transport import BodyStream
+from dataplane.upstream.source import Source
 
 MAX_EMBED_REPLY_BYTES = 32 * 1024 * 1024
-# How long to wait, once the final record is there, for the end of the body that lets the connection be used again.
-_END_GRACE_S = 0.05
 
-_DECODE_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-_decode_record = msgspec.json.Decoder(Record).decode
-_decode_embed_reply = msgspec.json.Decoder(EmbedReply).decode
-
-
-class Source:
-    """The chunks of a reply's body under a deadline. Every fault of the transport becomes a ``ReplyError``."""
-
-    __slots__ = ("_deadline", "_stream", "arrived")
-
-    def __init__(self, stream: BodyStream, deadline: ReadDeadline) -> None:
-        self._stream = stream
-        self._deadline = deadline
-        # The next chunk if it is there already; see ``BodyStream.arrived``.
-        self.arrived = stream.arrived
-
-    def after(self, timeout_s: float) -> float:
-        """The moment for ``chunk`` that is so far away. Raises ``ReplyError`` when the whole time is over."""
-        try:
-            return self._deadline.after(timeout_s)
-        except DeadlinePassedError as passed:
-            raise timed_out(passed) from passed
-
-    async def chunk(self, due_s: float) -> bytes | None:
-        """The next chunk, None at the end. Raises ``ReplyError``, also when nothing came until ``due_s``."""
-        try:
-            return await self._deadline.wait(self._stream.read(), due_s)
-        except DeadlinePassedError as passed:
-            raise timed_out(passed) from passed
-        except httpx.TransportError as fault:
-            raise ReplyError(f"the reply broke off: {fault}") from fault
-
-    async def ends(self) -> bool:
-        """Whether the body ends here, so that the connection can be used again; waits for that a moment only."""
-        if self._stream.arrived() is not None:
-            return False
-        try:
-            return self._stream.ended or await self.chunk(self.after(_END_GRACE_S)) is None
-        except ReplyError:
-            return False
-
-    async def whole(self, *, max_bytes: int, due_s: float) -> bytes:
-        """The body to its end. Raises ``ReplyError`` when it is longer, late or broken."""
-        body = bytearray()
-        while (chunk := await self.chunk(due_s)) is not None:
-            body += chunk
-            if len(body) > max_bytes:
-                raise ReplyError("the reply is longer than its cap")
-        return bytes(body)
-
-    def __repr__(self) -> str:
-        return f"Source({self._stream!r})"
+_DECODE_FAULTS = (msgspec.MsgspecError, ValueError, RecursionError)
+_decode_record = msgspec.json.Decoder(Record, float_hook=numbers.finite).decode
+_decode_embed_reply = msgspec.json.Decoder(EmbedReply, float_hook=numbers.finite).decode
 
 
 class StreamReply:
@@ -119,19 +67,14 @@ class StreamReply:
     async def _next(self, due_s: float) -> list[Record]:
         records: list[Record] = []
         while not records:
-            self._raise_fault()
-            chunk = self._source.arrived()
-            if chunk is None:
-                chunk = await self._source.chunk(due_s)
+            if self.fault is not None:
+                raise self.fault
+            chunk = await self._source.chunk(due_s)
             if chunk is None:
                 self._finish()
             else:
                 self._take(chunk, records)
         return records
-
-    def _raise_fault(self) -> None:
-        if self.fault is not None:
-            raise self.fault
 
     def _take(self, chunk: bytes, records: list[Record]) -> None:
         """Appends the records that the chunk completes; what follows a fault or the final record is ignored."""
@@ -193,6 +136,8 @@ class WholeReply:
 
 def decode_embed_reply(body: bytes, *, inputs: int) -> EmbedReply:
     """The document, with one embedding per input. Raises ``ReplyError``."""
+    if numbers.are_costly(body):
+        raise ReplyError("numbers that no embedding has")
     try:
         reply = _decode_embed_reply(body)
     except _DECODE_FAULTS:
@@ -200,8 +145,3 @@ def decode_embed_reply(body: bytes, *, inputs: int) -> EmbedReply:
     if len(reply.embeddings) != inputs:
         raise ReplyError("not one embedding for each input")
     return reply
-
-
-def timed_out(passed: DeadlinePassedError) -> ReplyError:
-    """Our own deadline as a fault."""
-    return ReplyError(f"no bytes within the deadline ({passed})", blame=Blame.NONE, timed_out=True)

@@ -1,8 +1,9 @@
 """HTTP/1.1 to the backends: httpx's transport interface over a pool of our own connections.
 
-Called directly, ``transport.handle_async_request(request)``, never through ``httpx.AsyncClient``: the client's own
-work per request costs more than everything else here, and its stock transport collapses with concurrency. What goes
-wrong is an ``httpx.TransportError``.
+Never used through ``httpx.AsyncClient``: the client's own work per request costs more than everything else here, and
+its stock transport collapses with concurrency. An attempt takes a connection (``reusable``, else ``connected``) and
+gives it back (``release``); ``handle_async_request`` does the same for whoever speaks in httpx's requests and
+responses. What goes wrong is an ``httpx.TransportError``; a ``PoolTimeout`` is our own want of descriptors.
 
 Nothing of the surroundings has a say: no proxies, no redirects, no cookies, no decompression, no ``.netrc``, no
 certificates from the environment. Exactly the headers of the request are sent. Closing a reply before its end closes
@@ -12,9 +13,10 @@ the connection at once, so does cancelling the wait for its head: a backend then
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Self
 
 import httpx
@@ -23,8 +25,10 @@ from dataplane.upstream.connection import READ_BYTES, Connection
 
 _IDLE_CONNECTION_TIMEOUT_S = 30.0
 _PORTS = {"http": 80, "https": 443}
+# Descriptors, memory or local ports are used up: nothing that a backend could help.
+_OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 
-_Origin = tuple[str, str, int]
+Origin = tuple[str, str, int]
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -33,12 +37,18 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(self, *, connect_timeout_s: float, max_idle_per_backend: int) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._max_idle = max_idle_per_backend
-        self._idle: dict[_Origin, deque[Connection]] = {}
+        self._idle: dict[Origin, deque[Connection]] = {}
         self._open: set[Connection] = set()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._tls = httpx.create_ssl_context(trust_env=False)
         self._none_open = asyncio.Event()
         self._is_closed = False
+
+    @property
+    def connections(self) -> dict[str, int]:
+        """How many connections are open: ``busy`` with a request, and ``idle`` until the next one."""
+        idle = sum(connection.is_open for kept in self._idle.values() for connection in kept)
+        return {"busy": len(self._open) - idle, "idle": idle}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Sends the request and returns when the head of the reply is there; its stream is a ``BodyStream``.
@@ -47,16 +57,18 @@ class Transport(httpx.AsyncBaseTransport):
         """
         stream = request.stream
         content = stream.content if isinstance(stream, Body) else await request.aread()
-        raw = _encoded(request, content)
-        url = request.url
-        origin = (url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0))
-        connection = self._reusable(origin) or await self._connected(origin)
+        raw = encoded_head(request.method, request.url, request.headers.raw) + b"\r\n" + content
+        origin = origin_of(request.url)
+        connection = self.reusable(origin) or await self.connected(origin)
         try:
-            status, headers = await connection.ask(raw)
+            connection.send(raw)
+            while not connection.has_head:
+                await connection.changed()
         except BaseException:
             connection.abort()
             raise
-        response = httpx.Response(status, headers=headers, stream=BodyStream(self, origin, connection))
+        stream = BodyStream(self, origin, connection)
+        response = httpx.Response(connection.status, headers=connection.headers, stream=stream)
         # Said here, or httpx tries encodings on every header before the first is looked up.
         response.headers.encoding = "latin-1"
         return response
@@ -70,7 +82,7 @@ class Transport(httpx.AsyncBaseTransport):
         if self._open:
             await self._none_open.wait()
 
-    def release(self, origin: _Origin, connection: Connection) -> None:
+    def release(self, origin: Origin, connection: Connection) -> None:
         """Takes a connection back at the end of its exchange: kept for the next one, or closed."""
         if not connection.finish():
             return
@@ -82,7 +94,7 @@ class Transport(httpx.AsyncBaseTransport):
         if connection.idle_since_s - idle[0].idle_since_s > _IDLE_CONNECTION_TIMEOUT_S:
             idle.popleft().abort()
 
-    def _reusable(self, origin: _Origin) -> Connection | None:
+    def reusable(self, origin: Origin) -> Connection | None:
         """The connection that was used last, if it is fresh."""
         idle = self._idle.get(origin)
         while idle:
@@ -93,7 +105,8 @@ class Transport(httpx.AsyncBaseTransport):
             connection.abort()
         return None
 
-    async def _connected(self, origin: _Origin) -> Connection:
+    async def connected(self, origin: Origin) -> Connection:
+        """A new connection. Raises ``httpx.TransportError``."""
         scheme, host, port = origin
         if self._is_closed:
             raise httpx.ConnectError("the transport is closed")
@@ -108,6 +121,8 @@ class Transport(httpx.AsyncBaseTransport):
         except TimeoutError as fault:
             raise httpx.ConnectTimeout("no connection within its deadline") from fault
         except (OSError, UnicodeError) as fault:
+            if isinstance(fault, OSError) and fault.errno in _OWN_WANT:
+                raise httpx.PoolTimeout("nothing left to connect with") from fault
             raise httpx.ConnectError(type(fault).__name__) from fault
         self._take_in(connection)
         _notice_absence(transport, self._connect_timeout_s)
@@ -147,7 +162,7 @@ class Body(httpx.AsyncByteStream):
 class BodyStream(httpx.AsyncByteStream):
     """The body of a reply: everything that has arrived comes at once."""
 
-    def __init__(self, transport: Transport, origin: _Origin, connection: Connection) -> None:
+    def __init__(self, transport: Transport, origin: Origin, connection: Connection) -> None:
         self._transport = transport
         self._origin = origin
         self._connection: Connection | None = connection
@@ -190,15 +205,22 @@ class BodyStream(httpx.AsyncByteStream):
         return f"BodyStream(ended={self.ended}, open={self._connection is not None})"
 
 
-def _encoded(request: httpx.Request, content: bytes) -> bytes:
-    """The bytes of a request. Raises ``httpx.LocalProtocolError`` for a header that would break out of its line."""
-    fields = request.headers.raw
-    lines = [b"%b %b HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
-    lines += [b"%b: %b" % field for field in fields]
-    head = b"\r\n".join(lines)
-    if head.count(b"\n") != len(fields) or head.count(b"\r") != len(fields) or b"\0" in head:
+def origin_of(url: httpx.URL) -> Origin:
+    """Where a connection for the URL leads."""
+    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+
+
+def encoded_head(method: str, url: httpx.URL, fields: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """The lines of a request's head, the last one ended too: more may follow, or the empty line.
+
+    Raises ``httpx.LocalProtocolError`` for a header that would break out of its line.
+    """
+    lines = [b"%b %b HTTP/1.1\r\n" % (method.encode(), url.raw_path)]
+    lines += [b"%b: %b\r\n" % field for field in fields]
+    head = b"".join(lines)
+    if head.count(b"\n") != len(lines) or head.count(b"\r") != len(lines) or b"\0" in head:
         raise httpx.LocalProtocolError("a control character in a header")
-    return b"%b\r\n\r\n%b" % (head, content)
+    return head
 
 
 def _notice_absence(transport: asyncio.Transport, connect_timeout_s: float) -> None:

@@ -14,6 +14,12 @@ from deploy.mock_ollama.service import OllamaService
 _DONE: Final = whole(b'{"ok":true}')
 
 
+class _Since(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which requests are asked for: those with a greater `sequence`."""
+
+    after: int
+
+
 class Control:
     """Answers the control requests of one OllamaService."""
 
@@ -61,8 +67,9 @@ class Control:
         self._service.clear_scripts()
         return _DONE
 
-    def _tell_requests(self, _body: bytes) -> Performance:
-        return _json({"requests": [record.told() for record in self._service.requests]})
+    def _tell_requests(self, body: bytes) -> Performance:
+        after = msgspec.json.decode(body, type=_Since).after if body else 0
+        return _json({"requests": [record.told() for record in self._service.requests if record.sequence > after]})
 
     def _forget_requests(self, _body: bytes) -> Performance:
         self._service.forget()

@@ -10,8 +10,6 @@ from tests.bench.course import NOTICED_S, Asked, Course
 
 _MARKS = {"open": "█", "half_open": "◆", "closed": "·"}
 
-_BEGIN, _END = "<!-- run:", "<!-- /run -->"
-
 _INTRODUCTION = """
 One data plane and two mock Ollamas, {rate} requests a second of two tenants, asked when they are due however long
 others take; half of them streams, half wanted whole. A reply takes {reply_s} s ({records} records). The first backend
@@ -45,10 +43,10 @@ class Traffic:
     idle_s: float
 
 
-def filled(document: str, run: str) -> str:
+def filled(document: str, run: str, *, mark: str = "run") -> str:
     """The document with a run between its marks. Raises ``ValueError`` when it has none."""
-    begin = document.index("\n", document.index(_BEGIN)) + 1
-    return document[:begin] + run + document[document.index(_END, begin) :]
+    begin = document.index("\n", document.index(f"<!-- {mark}:")) + 1
+    return document[:begin] + run + document[document.index(f"<!-- /{mark} -->", begin) :]
 
 
 def run_of(courses: Mapping[str, Course], traffic: Traffic) -> str:

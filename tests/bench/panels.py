@@ -12,10 +12,10 @@ Points = Sequence[tuple[float, float]]
 
 COLUMNS, WIDTH, HEIGHT, TITLE = 4, 310, 190, 26
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 24, 50
-LEGENDS, LEGEND_CHARACTERS = 6, 15
+LEGENDS, LEGEND_CHARACTERS, TICKS = 6, 15, 6
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff9830", "#f2495c", "#b877d9", "#8ab8ff", "#96d98d")
-_UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s"}
-_STYLE = (
+_UNITS: Mapping[str, str] = {"s": "s", "reqps": "/s", "MiB": "MiB"}
+STYLE = (
     "text{font:10px sans-serif;fill:#ccccdc}.t{font-weight:600;font-size:11px}.r{font-size:14px;font-weight:600}"
     ".g{stroke:#2c3235;stroke-width:1}.l{fill:none;stroke-width:1.4;stroke-linejoin:round}.m{fill:#8e8e8e}"
 )
@@ -35,7 +35,7 @@ def drawing(rows: Mapping[str, Sequence[Panel]], *, seconds: float, title: str) 
     height = 34 + sum(TITLE + HEIGHT * math.ceil(len(panels) / COLUMNS) for panels in rows.values())
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {COLUMNS * WIDTH} {height}" role="img">',
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<title>{escape(title)}</title><style>{STYLE}</style>",
         f'<rect width="100%" height="100%" fill="#111217"/><text class="t" x="10" y="22">{escape(title)}</text>',
     ]
     y = 34
@@ -63,11 +63,10 @@ def _panel(panel: Panel, seconds: float) -> str:
         parts.append(
             f'<text class="m" x="{LEFT - 4}" y="{level + 3:g}" text-anchor="end">{_text(value, panel.unit)}</text>'
         )
-    for minute in range(0, int(seconds) + 1, 60):
-        x = LEFT + width * minute / seconds
-        parts.append(
-            f'<text class="m" x="{x:.0f}" y="{TOP + height + 12}" text-anchor="middle">{minute // 60} min</text>'
-        )
+    minutes = int(seconds) // 60
+    for minute in range(0, minutes + 1, math.ceil(minutes / TICKS) or 1):
+        x = LEFT + width * minute * 60 / seconds
+        parts.append(f'<text class="m" x="{x:.0f}" y="{TOP + height + 12}" text-anchor="middle">{minute} min</text>')
     for number, (legend, points) in enumerate(panel.series.items()):
         colour = COLOURS[number % len(COLOURS)]
         parts += [

@@ -4,10 +4,10 @@ One Redis with the users as deployed; the calls are sent by the data plane's, pa
 In each round every case has its turn: a reference script that gets the keys and arguments of an admission and does
 nothing, then ``acquire``, then ``renew``; after more than a second, so that settlements find their second over as
 those of real requests do, ``settle``. First the server holds little; then 10 000 keys, 10 000 open leases of another
-and a million waiting events, all at once. The machine has other work as well, so what is shown is the lower quartile of
-all rounds beside the median: microseconds that the server counts for a call, and CPU time of its process for it, which
-includes reading it, writing the reply and the append-only file. The former counts the time of whoever else had the CPU
-as well, so on a busy machine the latter says more; the ratio to the reference is of it.
+and a million waiting events, all at once. The machine has other work as well, so what is shown is the lower quartile
+of all rounds beside the median: microseconds that the server counts for a call, and CPU time of its process for it,
+which includes reading it, writing the reply and the append-only file. The former counts the time of whoever else had
+the CPU as well, so on a busy machine the latter says more; the ratio to the reference is of it.
 """
 
 from __future__ import annotations

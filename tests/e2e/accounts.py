@@ -101,10 +101,10 @@ def disagreements(
     """What is wrong now, in words; empty when everything agrees.
 
     I1 what was admitted is what went upstream, so often at most; I2 every request has exactly one audit row; I3 nothing
-    is held or reserved; I4 the counters in Redis are the ledger. Refusals are audited in collapsed rows and not looked
-    at here.
+    is held or reserved; I4 the counters in Redis are the ledger; of I6, that every control plane can be connected to.
+    Refusals are audited in collapsed rows and not looked at here.
     """
-    wrong = _held(gateway, mocks)
+    wrong = [*_held(gateway, mocks), *(f"I6 {plane} does not listen" for plane in gateway.deaf())]
     counted, ledger = budgets(gateway), book(gateway)
     for account in sorted(counted.keys() | ledger.derived.keys() | ledger.audited.keys()):
         used = counted.get(account, Budget(0, 0)).used

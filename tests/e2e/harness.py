@@ -8,13 +8,15 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import asyncpg
 import grpc
@@ -78,26 +80,50 @@ class MockOllama(Process):
         self.name = name
         self.url: str = self.description["url"]
         self._control = httpx.Client(base_url=self.description["control_url"], timeout=10, trust_env=False)
+        self._collected: list[dict[str, Any]] = []
+        self._collecting = threading.Lock()
 
     def script(self, *faults: dict[str, Any]) -> None:
         self._control.post("/script", json=list(faults)).raise_for_status()
 
-    def reset(self) -> None:
+    def unscript(self) -> None:
+        """Forgets the faults that nobody has met yet."""
         self._control.request("DELETE", "/script").raise_for_status()
-        self._control.request("DELETE", "/requests").raise_for_status()
+
+    def reset(self) -> None:
+        self.unscript()
+        self.forget()
         self.settings(tokens=24, tokens_per_record=1, record_delay_ms=0, load_delay_ms=0)
 
     def forget(self) -> None:
         """Forgets the requests until now."""
-        self._control.request("DELETE", "/requests").raise_for_status()
+        with self._collecting:
+            self._control.request("DELETE", "/requests").raise_for_status()
+            self._collected.clear()
 
     def settings(self, **settings: Any) -> None:
         self._control.put("/settings", json=settings).raise_for_status()
 
     def requests(self, path: str | None = None) -> list[dict[str, Any]]:
-        requests: list[dict[str, Any]] = self._control.get("/requests").json()["requests"]
+        with self._collecting:
+            requests = [*self._collected, *self._since()]
         inference = [request for request in requests if request["path"] not in ("/api/tags", "/api/show")]
         return inference if path is None else [request for request in requests if request["path"] == path]
+
+    def collect(self) -> None:
+        """Takes over the requests until now, as far as they have come: a mock itself remembers the last 10 000."""
+        with self._collecting:
+            # Of a body, what it says is enough; the rest would fill the memory.
+            self._collected += [
+                {name: one[name] for name in ("sequence", "path", "headers", "body_base64", "arrived_at_s")}
+                for one in self._since()
+            ]
+
+    def _since(self) -> list[dict[str, Any]]:
+        after = self._collected[-1]["sequence"] if self._collected else 0
+        reply = self._control.request("GET", "/requests", json={"after": after})
+        requests: list[dict[str, Any]] = reply.json()["requests"]
+        return requests
 
     def stats(self) -> dict[str, Any]:
         stats: dict[str, Any] = self._control.get("/stats").json()
@@ -282,6 +308,14 @@ class Gateway(Process):
                 found[f"dataplane-{number + 1}"] = self.worker(number)
         return found
 
+    def deaf(self) -> list[str]:
+        """The control planes that nobody can connect to, though their processes may be there."""
+        return [
+            f"controlplane-{number}"
+            for number, address in enumerate(self.description["admin_addresses"], 1)
+            if not _listens(urlsplit(f"//{address}"))
+        ]
+
     def may_restart(self, plane: str = "") -> None:
         """From now on this plane, or every one, may be served by another process than before."""
         for name in [plane] if plane else list(self._serving):
@@ -315,6 +349,14 @@ class Gateway(Process):
             successor.terminate()
             successor.wait(timeout=20)
         return code
+
+
+def _listens(address: SplitResult) -> bool:
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0), timeout=2).close()
+    except OSError:
+        return False
+    return True
 
 
 def bearer(api_key: str) -> dict[str, str]:

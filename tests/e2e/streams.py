@@ -9,9 +9,10 @@ from typing import Any, Self
 
 import httpx
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer, eventually
 
-_MESSAGES = [{"role": "user", "content": "Tell me everything."}]
+_MESSAGES = [{"role": "user", "content": PROMPT}]
 
 
 class OpenStream:

@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer, body_of, eventually
 
 ALLOWED, FORBIDDEN, UNKNOWN = "llama3.2", "qwen3:8b", "no-such-model"
-MESSAGES = [{"role": "user", "content": "Hi"}]
+MESSAGES = [{"role": "user", "content": PROMPT}]
 INFERENCE: dict[str, dict[str, Any]] = {
     "/api/chat": {"messages": MESSAGES, "stream": False},
-    "/api/generate": {"prompt": "Hi", "stream": False},
-    "/api/embed": {"input": "Hi"},
-    "/api/embeddings": {"prompt": "Hi"},
+    "/api/generate": {"prompt": PROMPT, "stream": False},
+    "/api/embed": {"input": PROMPT},
+    "/api/embeddings": {"prompt": PROMPT},
     "/api/show": {},
     "/v1/chat/completions": {"messages": MESSAGES},
-    "/v1/completions": {"prompt": "Hi"},
-    "/v1/embeddings": {"input": "Hi"},
+    "/v1/completions": {"prompt": PROMPT},
+    "/v1/embeddings": {"input": PROMPT},
 }
 EMBEDS = {"/api/embed", "/api/embeddings", "/v1/embeddings"}
 LISTINGS = ["/api/tags", "/api/version", "/v1/models"]
@@ -158,7 +159,7 @@ def test_a_key_anywhere_else_is_no_key(http, gateway, mock, narrow_key):
 
 def test_the_upstream_sees_rebuilt_bytes_and_the_fixed_headers(http, gateway, mock, narrow_key):
     body = {
-        "model": ALLOWED, "messages": [{"role": "user", "content": "Hi", "secret_extra": 1}], "keep_alive": -1,
+        "model": ALLOWED, "messages": [{"role": "user", "content": PROMPT, "secret_extra": 1}], "keep_alive": -1,
         "options": {"num_ctx": 999_999, "num_gpu": 0, "temperature": 0.5, "num_predict": -2},
         "raw": True, "template": "{{ .System }}", "_debug_render_only": True, "whatever": {"a": [1]}, "stream": False,
     }  # fmt: skip
@@ -181,7 +182,7 @@ def test_the_upstream_sees_rebuilt_bytes_and_the_fixed_headers(http, gateway, mo
     assert options.pop("temperature") == 0.5
     assert options.pop("num_predict") == 4096
     assert options == {}
-    assert sent.pop("messages") == [{"role": "user", "content": "Hi"}]
+    assert sent.pop("messages") == [{"role": "user", "content": PROMPT}]
     assert sent == {"model": "llama3.2:latest"}
     ignored = reply.headers["x-gateway-ignored"]
     assert "keep_alive" in ignored

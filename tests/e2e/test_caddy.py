@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
 pytestmark = pytest.mark.timeout(180)
@@ -131,7 +132,7 @@ def connects(port: int) -> bool:
     return True
 
 
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hello"}], "stream": True}
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": True}
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/chat"])

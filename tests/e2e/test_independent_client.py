@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, json_format, message_factory
 from grpc_reflection.v1alpha import reflection_pb2
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer, eventually
 
 BUF = os.environ.get("GATEWAY_BUF") or shutil.which("buf")
@@ -126,7 +127,7 @@ def test_tenant_key_request_usage_and_revocation_by_reflection_alone(gateway, cl
     gateway.wait_for_models(minted["apiKey"], "llama3.2:latest")
 
     def chat() -> httpx.Response:
-        body = {"model": "llama3.2", "messages": [{"role": "user", "content": "hello"}], "stream": False}
+        body = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
         headers = bearer(minted["apiKey"])
         return httpx.post(f"{gateway.url}/api/chat", json=body, headers=headers, timeout=20, trust_env=False)
 

@@ -14,9 +14,10 @@ import httpx
 import psutil
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import ollama
 import openai
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.accounts import assert_invariants, budget_of, scope_ids
 from tests.e2e.crowd import ask_all, chat
 from tests.e2e.harness import bearer, eventually
@@ -32,7 +33,7 @@ def post(url: str, key: str, body: dict[str, Any]) -> httpx.Response:
 
 
 def openai_body(**more: Any) -> dict[str, Any]:
-    return {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], **more}
+    return {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], **more}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -142,7 +143,7 @@ def test_the_openai_sdk_gives_up_on_an_exhausted_budget_at_once(fleet, fleet_moc
         openai.OpenAI(base_url=f"{fleet.urls[0]}/v1", api_key=key, max_retries=5) as client,
         pytest.raises(openai.RateLimitError) as refusal,
     ):
-        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": PROMPT}])
     assert refusal.value.code == "insufficient_quota"
     assert fleet_mock.requests() == []
     query = (
@@ -157,7 +158,7 @@ def test_the_ollama_sdk_reads_the_refusal(fleet, tenant, request):
     key = fleet.limited_key(tenant, rpm=1)
     client = ollama.Client(host=fleet.urls[0], headers=bearer(key))
     request.addfinalizer(client._client.close)
-    message = {"role": "user", "content": "hi"}
+    message = {"role": "user", "content": PROMPT}
     assert client.chat(model=MODEL, messages=[message]).message.content
     with pytest.raises(ollama.ResponseError) as refusal:
         client.chat(model=MODEL, messages=[message])

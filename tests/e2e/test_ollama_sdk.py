@@ -8,6 +8,7 @@ import json
 import ollama
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer
 from tests.e2e.test_openai_sdk import PNG
 
@@ -58,7 +59,7 @@ def test_generate_answers_and_streams(client):
 
 
 def test_generate_takes_a_system_prompt_and_a_suffix_where_the_model_can_insert(client, mock):
-    assert client.generate(CHAT, prompt="Hi", system="Be brief").response
+    assert client.generate(CHAT, prompt=PROMPT, system="Be brief").response
     assert mock.requests("/api/generate")[-1]["json"]["system"] == "Be brief"
     with pytest.raises(ollama.ResponseError) as caught:
         client.generate(CHAT, prompt="def f():", suffix="return x")
@@ -117,22 +118,22 @@ def test_structured_output_follows_the_schema(client):
 
 
 def test_logprobs_come_with_their_alternatives(client):
-    reply = client.chat(CHAT, messages=ask("Hi"), logprobs=True, top_logprobs=2, options={"num_predict": 4})
+    reply = client.chat(CHAT, messages=ask(PROMPT), logprobs=True, top_logprobs=2, options={"num_predict": 4})
     assert len(reply.logprobs) == 4
     assert all(len(token.top_logprobs) == 2 for token in reply.logprobs)
 
 
 def test_embed_takes_one_and_many(client):
-    one = client.embed(EMBEDDING, input="hello")
-    many = client.embed(EMBEDDING, input=["hello", "world"])
+    one = client.embed(EMBEDDING, input=PROMPT)
+    many = client.embed(EMBEDDING, input=[PROMPT, "world"])
     assert len(many.embeddings) == 2
     assert list(many.embeddings[0]) == pytest.approx(list(one.embeddings[0]))
     assert many.prompt_eval_count > 0
 
 
 def test_legacy_embeddings_answer_one_vector(client):
-    legacy = client.embeddings(EMBEDDING, prompt="hello").embedding
-    assert list(legacy) == pytest.approx(list(client.embed(EMBEDDING, input="hello").embeddings[0]))
+    legacy = client.embeddings(EMBEDDING, prompt=PROMPT).embedding
+    assert list(legacy) == pytest.approx(list(client.embed(EMBEDDING, input=PROMPT).embeddings[0]))
 
 
 def test_list_and_show_tell_what_is_granted_and_no_more(client):
@@ -148,7 +149,7 @@ def test_list_and_show_tell_what_is_granted_and_no_more(client):
 def test_a_wrong_key_is_a_response_error(gateway, mock):
     client = ollama.Client(host=gateway.url, headers=bearer("nz_wrong"), trust_env=False)
     with pytest.raises(ollama.ResponseError) as caught:
-        client.chat(CHAT, messages=ask("Hi"))
+        client.chat(CHAT, messages=ask(PROMPT))
     assert caught.value.status_code == 401
     client._client.close()
 
@@ -164,9 +165,9 @@ def test_management_is_forbidden(client, mock, call):
 
 def test_an_unknown_model_is_forbidden(client):
     for attempt in (
-        lambda: client.chat("does-not-exist", messages=ask("Hi")),
-        lambda: client.generate("does-not-exist", prompt="Hi"),
-        lambda: client.embed("does-not-exist", input="Hi"),
+        lambda: client.chat("does-not-exist", messages=ask(PROMPT)),
+        lambda: client.generate("does-not-exist", prompt=PROMPT),
+        lambda: client.embed("does-not-exist", input=PROMPT),
         lambda: client.show("does-not-exist"),
     ):
         with pytest.raises(ollama.ResponseError) as caught:
@@ -178,7 +179,7 @@ def test_a_stream_that_breaks_off_raises(client, mock):
     mock.script({"fault": {"kind": "error_line_after_records", "records": 2}, "match": {"path": "/api/chat"}})
     received = []
     with pytest.raises(ollama.ResponseError):
-        for record in client.chat(CHAT, messages=ask("Hi"), stream=True):
+        for record in client.chat(CHAT, messages=ask(PROMPT), stream=True):
             received.append(record)  # noqa: PERF402 - what came before the error matters
     assert received
     assert not any(record.done for record in received)

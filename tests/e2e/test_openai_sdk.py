@@ -10,6 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.canaries import PROMPT
+
 CHAT = "llama3.2"
 THINKING = "qwen3:8b"
 VISION = "gemma3:4b"
@@ -63,7 +65,7 @@ def test_streamed_chat_is_the_same_text(client):
 
 def test_include_usage_adds_one_last_chunk(client):
     stream = client.chat.completions.create(
-        model=CHAT, messages=ask("Hi"), stream=True, stream_options={"include_usage": True}
+        model=CHAT, messages=ask(PROMPT), stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     assert chunks[-1].choices == []
@@ -186,7 +188,9 @@ def test_reasoning_can_be_switched_off(client):
 
 
 def test_logprobs_come_with_their_alternatives(client):
-    reply = client.chat.completions.create(model=CHAT, messages=ask("Hi"), logprobs=True, top_logprobs=2, max_tokens=4)
+    reply = client.chat.completions.create(
+        model=CHAT, messages=ask(PROMPT), logprobs=True, top_logprobs=2, max_tokens=4
+    )
     tokens = reply.choices[0].logprobs.content
     assert len(tokens) == 4
     assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in tokens)
@@ -201,16 +205,16 @@ def test_completions_answer_and_stream(client):
 
 
 def test_embeddings_of_one_and_many(client):
-    one = client.embeddings.create(model=EMBEDDING, input="hello", encoding_format="float")
-    many = client.embeddings.create(model=EMBEDDING, input=["hello", "world"], encoding_format="float")
+    one = client.embeddings.create(model=EMBEDDING, input=PROMPT, encoding_format="float")
+    many = client.embeddings.create(model=EMBEDDING, input=[PROMPT, "world"], encoding_format="float")
     assert many.data[0].embedding == pytest.approx(one.data[0].embedding)
     assert [item.index for item in many.data] == [0, 1]
     assert many.usage.prompt_tokens > 0
 
 
 def test_base64_embeddings_are_the_same_numbers(client):
-    floats = client.embeddings.create(model=EMBEDDING, input="hello", encoding_format="float").data[0].embedding
-    encoded = client.embeddings.create(model=EMBEDDING, input="hello", encoding_format="base64").data[0].embedding
+    floats = client.embeddings.create(model=EMBEDDING, input=PROMPT, encoding_format="float").data[0].embedding
+    encoded = client.embeddings.create(model=EMBEDDING, input=PROMPT, encoding_format="base64").data[0].embedding
     raw = base64.b64decode(encoded)
     assert list(struct.unpack(f"<{len(raw) // 4}f", raw)) == pytest.approx(floats, abs=1e-6)
 
@@ -226,19 +230,19 @@ def test_a_wrong_key_is_an_authentication_error(gateway, mock):
         OpenAI(base_url=f"{gateway.url}/v1", api_key="nz_wrong", max_retries=0) as client,
         pytest.raises(openai.AuthenticationError),
     ):
-        client.chat.completions.create(model=CHAT, messages=ask("Hi"))
+        client.chat.completions.create(model=CHAT, messages=ask(PROMPT))
 
 
 def test_an_unknown_model_is_a_permission_error(client):
     with pytest.raises(openai.PermissionDeniedError) as caught:
-        client.chat.completions.create(model="does-not-exist", messages=ask("Hi"))
+        client.chat.completions.create(model="does-not-exist", messages=ask(PROMPT))
     assert caught.value.request_id
     assert caught.value.code
 
 
 def test_a_malformed_request_is_a_bad_request_error(client):
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model=CHAT, messages=ask("Hi"), temperature="hot")
+        client.chat.completions.create(model=CHAT, messages=ask(PROMPT), temperature="hot")
     assert "temperature" in str(caught.value)
 
 
@@ -255,7 +259,7 @@ def test_too_many_at_once_is_a_rate_limit_error(gateway, mock):
         stream = client.chat.completions.create(model=CHAT, messages=ask("Long"), stream=True)
         next(iter(stream))
         with pytest.raises(openai.RateLimitError) as caught:
-            client.chat.completions.create(model=CHAT, messages=ask("Hi"))
+            client.chat.completions.create(model=CHAT, messages=ask(PROMPT))
         assert int(caught.value.response.headers["retry-after"]) >= 1
         stream.close()
 
@@ -264,7 +268,7 @@ def test_a_dead_upstream_is_an_internal_server_error(client, mocks):
     for each in mocks:
         each.script({"fault": {"kind": "status", "status": 500}, "match": {"path": "/api/chat"}, "times": 1})
     with pytest.raises(openai.InternalServerError) as caught:
-        client.chat.completions.create(model=CHAT, messages=ask("Hi"))
+        client.chat.completions.create(model=CHAT, messages=ask(PROMPT))
     assert caught.value.status_code == 502
     assert caught.value.response.headers["retry-after"]
 
@@ -273,7 +277,7 @@ def test_a_stream_that_breaks_off_is_an_error_and_never_done(client, mock):
     mock.script({"fault": {"kind": "reset_after_records", "records": 3}, "match": {"path": "/api/chat"}})
     received = []
     with pytest.raises((openai.APIError, openai.APIConnectionError)):
-        for chunk in client.chat.completions.create(model=CHAT, messages=ask("Hi"), stream=True):
+        for chunk in client.chat.completions.create(model=CHAT, messages=ask(PROMPT), stream=True):
             received.append(chunk)  # noqa: PERF402 - what came before the error matters
     assert received
     assert all(chunk.choices[0].finish_reason is None for chunk in received)

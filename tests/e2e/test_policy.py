@@ -12,11 +12,12 @@ import httpx
 import pytest
 
 from neuronetz.admin.v1 import backend_pb2, backend_pb2_grpc, model_pb2, model_pb2_grpc
+from tests.canaries import PROMPT
 from tests.e2e.accounts import budget_of, scope_ids
 from tests.e2e.harness import Gateway, MockOllama, bearer, body_of, eventually, running
 
 SHARED = "llama3.2:latest"
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
 
 
 class Stack:
@@ -98,10 +99,10 @@ def until_applied(stack: Stack, model: str) -> None:
     ("path", "body"),
     [
         ("/api/chat", CHAT),
-        ("/api/generate", {"model": "llama3.2", "prompt": "Hi", "stream": False}),
-        ("/api/embed", {"model": "llama3.2", "input": "Hi"}),
+        ("/api/generate", {"model": "llama3.2", "prompt": PROMPT, "stream": False}),
+        ("/api/embed", {"model": "llama3.2", "input": PROMPT}),
         ("/v1/chat/completions", {"model": "llama3.2", "messages": CHAT["messages"]}),
-        ("/v1/embeddings", {"model": "llama3.2", "input": "Hi"}),
+        ("/v1/embeddings", {"model": "llama3.2", "input": PROMPT}),
     ],
 )
 def test_a_backend_gets_what_the_policy_says(stack, path, body):

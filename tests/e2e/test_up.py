@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
 MODEL = "llama3.2:latest"
@@ -29,7 +30,7 @@ def is_gone(pid: int) -> bool:
 
 def chat(url: str, key: str) -> int:
     """Status of one chat; 0 when nobody answers."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}], "stream": False}
+    body = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "stream": False}
     try:
         return httpx.post(f"{url}/api/chat", json=body, headers=bearer(key), timeout=10, trust_env=False).status_code
     except httpx.TransportError:

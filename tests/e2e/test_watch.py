@@ -26,6 +26,7 @@ from google.protobuf.duration_pb2 import Duration
 from deploy.local.ports import free_port
 from neuronetz.admin.v1 import key_pb2, publication_pb2
 from shared import keyspace, logs
+from tests.canaries import PROMPT
 from tests.e2e.crowd import Answer, Client, Traffic, ask_all, chat
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 from tests.e2e.streams import OpenStream, open_streams
@@ -37,7 +38,7 @@ CUT_WITHOUT_PUSH_WITHIN_S = 15.0
 REPETITIONS = 12
 log = logs.get(__name__)
 
-ONE_REPLY = {"model": "llama3.2", "messages": [{"role": "user", "content": "Hi"}], "stream": False}
+ONE_REPLY = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
 
 
 @pytest.fixture(scope="module")

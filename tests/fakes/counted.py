@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +15,11 @@ from shared.layout import Counter, OpenLease
 # The head of windows that nobody was admitted in.
 _NO_HEAD = b"\0" * 56
 _COUNTED_SIZE = len(layout.write_counters({}))
+
+
+def counted(counters: Mapping[Period, Counter]) -> bytes:
+    """The string of a scope in whose last minute nothing was admitted."""
+    return layout.write_counters(counters) + _NO_HEAD
 
 
 def changed_counters(raw: bytes | None, period: str, **change: int | None) -> bytes:

@@ -164,6 +164,10 @@ class TCPProxy(Link):
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
+    def turn_to(self, port: int) -> None:
+        """New connections go to another server on the same host."""
+        self._target = (self._target[0], port)
+
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         return self

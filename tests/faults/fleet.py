@@ -52,11 +52,18 @@ class Fleet:
     """The processes, the links between them, and the mocks; made by ``fleet``."""
 
     def __init__(
-        self, gateway: Gateway, mocks: Sequence[MockOllama], links: dict[tuple[str, str], Link], owners: Owners
+        self,
+        gateway: Gateway,
+        mocks: Sequence[MockOllama],
+        links: dict[tuple[str, str], Link],
+        proxies: dict[str, TCPProxy],
+        owners: Owners,
     ) -> None:
         self.gateway = gateway
         self.mocks = list(mocks)
         self.links = links
+        # What stands before each server, for who puts another server in its place.
+        self.proxies = proxies
         self._owners = owners
 
     @property
@@ -109,8 +116,9 @@ class Fleet:
         self.gateway.restarted()
 
     def is_ready(self) -> bool:
-        """Whether all planes run and every data plane says that it is ready."""
-        return len(self.gateway.serving()) == len(self.planes) and all(map(_is_ready, self.gateway.urls))
+        """Whether all planes run, control planes listen and every data plane says that it is ready."""
+        is_whole = len(self.gateway.serving()) == len(self.planes) and not self.gateway.deaf()
+        return is_whole and all(map(_is_ready, self.gateway.urls))
 
     def heal(self) -> None:
         """All links carry again, and every process goes on."""
@@ -156,7 +164,7 @@ def fleet(state: Path, *options: str, data_planes: int = 2, control_planes: int 
         )
         backends = [Backend(mock.name, f"http://127.0.0.1:{proxies[mock.name].port}") for mock in mocks]
         gateway = Gateway(folder, backends, *_QUICK, *settings, *options, replicas=data_planes)
-        whole = Fleet(stack.enter_context(running(gateway)), mocks, links, owners)
+        whole = Fleet(stack.enter_context(running(gateway)), mocks, links, proxies, owners)
         stack.callback(whole.heal)
         yield whole
 

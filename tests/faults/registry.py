@@ -6,7 +6,11 @@ rows themselves, with their inputs and what is expected, are described in `regis
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 # How many rows each part has.
 PARTS = {"A1": 16, "A2": 9, "A3": 10, "A4": 13, "A5": 12, "A6": 8, "A7": 13, "A8": 7, "A9": 6}
@@ -36,3 +40,17 @@ def proof(row: str, about: str, *tests: str, lacks: str = "") -> Proof:
         path = own_path or path
         whole.append(f"{path}::test_{name}")
     return Proof(row=row, about=about, tests=tuple(whole), lacks=lacks)
+
+
+def missing(tests: Iterable[str], root: Path) -> list[str]:
+    """Those of the tests, each a ``path::name`` below ``tests/`` of ``root``, that do not exist."""
+    parted = [(test, *test.partition("::")[::2]) for test in tests]
+    return [test for test, path, name in parted if name not in _functions(root / "tests" / path)]
+
+
+@cache
+def _functions(path: Path) -> frozenset[str]:
+    if not path.is_file():
+        return frozenset()
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    return frozenset(node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, functions))

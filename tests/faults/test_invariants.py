@@ -33,6 +33,8 @@ def test_a_plane_that_was_started_again_is_seen_unless_that_was_meant(whole: Fle
         if is_meant:
             gateway.may_restart("controlplane-2")
         os.kill(whole.pids("controlplane-2")[0], signal.SIGKILL)
+        eventually(lambda: "I6 controlplane-2 does not listen" in disagreements(gateway, whole.mocks, []))
+        eventually(lambda: not gateway.deaf(), timeout_s=30, what="somebody who listens")
         eventually(lambda: len(gateway.serving()) == len(whole.planes), timeout_s=30, what="its successor")
         found = [one for one in blemishes(gateway, []) if "controlplane-2" in one]
         assert found == ([] if is_meant else ["I6 controlplane-2 was started again"])

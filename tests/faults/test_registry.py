@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
-from functools import cache
-from pathlib import Path
 
 import pytest
 
 from tests.faults import registry_a1_to_a5, registry_a6_to_a9
-from tests.faults.registry import IDS, Proof
+from tests.faults.registry import IDS, Proof, missing
 
 PROOFS = (*registry_a1_to_a5.PROOFS, *registry_a6_to_a9.PROOFS)
 
@@ -26,17 +23,10 @@ def test_every_row_has_a_test_or_a_reason():
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.row)
 def test_every_test_that_is_named_exists_and_is_named_once(proof: Proof, root):
     assert [name for name, count in Counter(proof.tests).items() if count > 1] == []
-    missing = []
-    for test in proof.tests:
-        path, _, name = test.partition("::")
-        if name not in _tests(root / "tests" / path):
-            missing.append(test)
-    assert missing == []
+    assert missing(proof.tests, root) == []
 
 
-@cache
-def _tests(path: Path) -> frozenset[str]:
-    if not path.is_file():
-        return frozenset()
-    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, functions))
+def test_a_test_or_a_file_that_does_not_exist_is_found(root):
+    here = "faults/test_registry.py"
+    named = [f"{here}::test_every_row_has_a_test_or_a_reason", f"{here}::test_nothing", "faults/nowhere.py::test_one"]
+    assert missing(named, root) == named[1:]

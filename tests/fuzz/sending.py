@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import httpx
+from typing import Self, cast
 
 from dataplane.upstream.client import Backends, Timeouts
-from dataplane.upstream.transport import Body, Transport
+from dataplane.upstream.transport import Origin, Transport
 from dataplane.values import Backend, Candidate, InferenceRequest, RequestId
 from shared.clock import SystemClock
 from shared.records import ModelRecord
@@ -20,19 +18,30 @@ URL = "http://backend.invalid:11434"
 class Sent(Exception):  # noqa: N818 - no fault: it ends the attempt where the request is complete
     """The request as it would have gone out."""
 
-    def __init__(self, request: httpx.Request, body: bytes) -> None:
+    def __init__(self, origin: Origin, request: bytes) -> None:
         super().__init__()
-        self.url = str(request.url)
-        self.method = request.method
-        self.headers = tuple(request.headers.raw)
-        self.body = body
+        head, _, self.body = request.partition(b"\r\n\r\n")
+        line, *fields = head.split(b"\r\n")
+        method, path, _ = line.decode().split(" ")
+        self.url = f"{origin[0]}://{origin[1]}:{origin[2]}{path}"
+        self.method = method
+        self.headers = tuple((name, value) for name, _, value in (field.partition(b": ") for field in fields))
 
 
 class _Recorder:
-    """In place of the transport: every request ends as ``Sent``."""
+    """In place of the transport and of its connection: every request ends as ``Sent``."""
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        raise Sent(request, cast("Body", request.stream).content)
+    def reusable(self, origin: Origin) -> Self:
+        """A connection, that is this."""
+        self._origin = origin
+        return self
+
+    def send(self, request: bytes) -> None:
+        """Ends the attempt."""
+        raise Sent(self._origin, request)
+
+    def abort(self) -> None:
+        """Nothing is open."""
 
     async def aclose(self) -> None:
         """Nothing is open."""

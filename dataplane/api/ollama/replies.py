@@ -6,6 +6,7 @@ remote and debugging output are never written; a reply names the model as its cl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -93,14 +94,15 @@ Build = Callable[[str, str, Said, Record], ChatFrame | GenerateFrame]
 class FrameRendering:
     """A reply of ``/api/chat`` or ``/api/generate``, which differ in their frames. Implements ``dialect.Rendering``."""
 
-    __slots__ = ("_build", "_created_at", "_model", "_request_id", "stream")
+    __slots__ = ("_build", "_created_at", "_head", "_model", "_request_id", "stream")
 
     def __init__(self, build: Build, model: str, stream: bool, request_id: str, created_s: int) -> None:  # noqa: FBT001
         self._build = build
         self._model = model
         self.stream = stream
         self._request_id = request_id
-        self._created_at = datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._created_at = _moment(created_s)
+        self._head = b'{"model":%b,"created_at":"' % _ENCODER.encode(model) if stream else b""
 
     @property
     def content_type(self) -> bytes:
@@ -109,14 +111,16 @@ class FrameRendering:
 
     def batch(self, records: Sequence[Record]) -> bytes:
         """See ``Rendering``."""
-        return _ENCODER.encode_lines([self._frame(record, _said(record)) for record in records])
+        return b"".join([self._line(record) for record in records])
 
     def whole(self, reply: Sequence[Record] | EmbedReply) -> bytes:
         """See ``Rendering``. Texts are joined, tool calls and log probabilities collected; metrics are the last's."""
         records = answers.records_of(reply)
+        if len(records) == 1:
+            return _ENCODER.encode(self._frame(records[0], _said(records[0])))
         said = Said(
-            "".join(map(answers.content, records)),
-            "".join(map(answers.thinking, records)),
+            "".join([answers.content(record) for record in records]),
+            "".join([answers.thinking(record) for record in records]),
             answers.tool_calls_of(records) or UNSET,
             answers.logprobs_of(records) or UNSET,
         )
@@ -126,12 +130,30 @@ class FrameRendering:
         """See ``Rendering``."""
         return problems.broken(error, Dialect.OLLAMA, self._request_id)
 
+    def _line(self, record: Record) -> bytes:
+        """One line. What most records are, a piece of text and nothing else, is put between constant bytes."""
+        message = record.message
+        if message is UNSET:
+            text, more = record.response, record.thinking or record.tool_calls
+        else:
+            text, more = message.content, message.thinking or message.tool_calls
+        if more or record.done or record.logprobs is not UNSET or not answers.is_timestamp(record.created_at):
+            return _ENCODER.encode(self._frame(record, _said(record))) + b"\n"
+        before, after = _PLAIN[self._build]
+        return b"%b%b%b%b%b" % (self._head, record.created_at.encode(), before, _ENCODER.encode(text or ""), after)
+
     def _frame(self, record: Record, said: Said) -> ChatFrame | GenerateFrame:
         created_at = record.created_at if answers.is_timestamp(record.created_at) else self._created_at
         return self._build(self._model, created_at, said, record)
 
     def __repr__(self) -> str:
         return f"FrameRendering(stream={self.stream})"
+
+
+# Requests of one second share it.
+@functools.lru_cache(maxsize=8)
+def _moment(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def chat_frame(model: str, created_at: str, said: Said, record: Record) -> ChatFrame:
@@ -155,6 +177,13 @@ def generate_frame(model: str, created_at: str, said: Said, record: Record) -> G
         said.logprobs,
         *(_metrics(record) if record.done else ()),
     )
+
+
+# What stands around the text of a frame that says nothing else, as the structs above would be written.
+_PLAIN: dict[Build, tuple[bytes, bytes]] = {
+    chat_frame: (b'","message":{"role":"assistant","content":', b'},"done":false}\n'),
+    generate_frame: (b'","response":', b',"done":false}\n'),
+}
 
 
 class EmbedRendering:

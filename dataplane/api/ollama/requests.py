@@ -136,17 +136,17 @@ _OPTIONS = Closed(OptionsFields, ignored=_IGNORED_OPTIONS)
 _MESSAGE = Closed(
     MessageFields, members={"tool_calls": Closed(ToolCallFields, members={"function": Closed(FunctionFields)})}
 )
-_CHAT = Closed(ChatFields, ignored=_IGNORED, members={"messages": _MESSAGE, "options": _OPTIONS, "tools": rules.TOOL})
-_GENERATE = Closed(GenerateFields, ignored=_IGNORED_GENERATE, members={"options": _OPTIONS})
-_EMBED = Closed(EmbedFields, ignored=("keep_alive", "options"))
-_EMBEDDINGS = Closed(EmbeddingsFields, ignored=("keep_alive", "options"))
+CHAT = Closed(ChatFields, ignored=_IGNORED, members={"messages": _MESSAGE, "options": _OPTIONS, "tools": rules.TOOL})
+GENERATE = Closed(GenerateFields, ignored=_IGNORED_GENERATE, members={"options": _OPTIONS})
+EMBED = Closed(EmbedFields, ignored=("keep_alive", "options"))
+EMBEDDINGS = Closed(EmbeddingsFields, ignored=("keep_alive", "options"))
 
 _SAMPLING = tuple(name for name in OptionsFields.__struct_fields__ if name not in ("num_predict", "stop"))
 
 
 def chat(body: bytes, caps: Caps) -> Parsed:
     """``/api/chat``. Raises ``RequestError``, then ``ForbiddenError`` (see ``Endpoint``)."""
-    fields, dropped = read_body(body, _CHAT, ChatFields)
+    fields, dropped = read_body(body, CHAT, ChatFields)
     name = rules.model_name(fields.model)
     if not fields.messages:
         raise RequestError("messages must hold at least one message", param="messages")
@@ -184,7 +184,7 @@ def chat(body: bytes, caps: Caps) -> Parsed:
 
 def generate(body: bytes, caps: Caps) -> Parsed:
     """``/api/generate``. Raises as ``chat`` does; an empty prompt would load or unload the model and is refused."""
-    fields, dropped = read_body(body, _GENERATE, GenerateFields)
+    fields, dropped = read_body(body, GENERATE, GenerateFields)
     name = rules.model_name(fields.model)
     if not fields.prompt:
         raise RequestError("prompt must not be empty", param="prompt")
@@ -221,7 +221,7 @@ def generate(body: bytes, caps: Caps) -> Parsed:
 
 def embed(body: bytes, caps: Caps) -> Parsed:
     """``/api/embed``. Raises as ``chat`` does."""
-    fields, dropped = read_body(body, _EMBED, EmbedFields)
+    fields, dropped = read_body(body, EMBED, EmbedFields)
     name = rules.model_name(fields.model)
     texts = rules.inputs(fields.input, "input", caps)
     native = EmbedBody(
@@ -234,7 +234,7 @@ def embed(body: bytes, caps: Caps) -> Parsed:
 
 def embeddings(body: bytes, caps: Caps) -> Parsed:
     """``/api/embeddings``: sent as ``/api/embed``, because Ollama reports no usage for it. Raises as ``chat`` does."""
-    fields, dropped = read_body(body, _EMBEDDINGS, EmbeddingsFields)
+    fields, dropped = read_body(body, EMBEDDINGS, EmbeddingsFields)
     name = rules.model_name(fields.model)
     native = EmbedBody(input=rules.inputs(fields.prompt, "prompt", caps))
     return Parsed(rules.embedding_request(name, native, dropped), partial(EmbedRendering, name, True))  # noqa: FBT003

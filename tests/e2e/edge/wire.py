@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from tests.canaries import PROMPT
+
 TIMEOUT_S = 15.0
 # What the folder's gateway is started with; the defaults are 10 s and 30 s.
 BODY_TIMEOUT_S = 2.0
@@ -20,7 +22,7 @@ WRITE_STALL_TIMEOUT_S = 2.0
 AUTH_FAILURES_PER_MINUTE = 1000
 TRUSTED_PROXY = "127.0.0.7"
 MODEL = "llama3.2"
-MESSAGES = [{"role": "user", "content": "Hi"}]
+MESSAGES = [{"role": "user", "content": PROMPT}]
 CHAT: dict[str, Any] = {"model": MODEL, "stream": False, "messages": MESSAGES}
 
 
@@ -212,7 +214,7 @@ def request(
 def chat_body(size: int | None = None) -> bytes:
     """A chat that is served; of exactly ``size`` bytes where that is given."""
     body = json.dumps(CHAT).encode()
-    return body if size is None else body.replace(b'"Hi"', b'"%s"' % (b"a" * (size - len(body) + 2)))
+    return body if size is None else body.replace(PROMPT.encode(), b"a" * (size - len(body) + len(PROMPT)))
 
 
 def chunked(*parts: bytes) -> bytes:

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.canaries import PROMPT
+
 FOLDER = Path(__file__).parents[3] / "deploy" / "observability"
 DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((FOLDER / "alerts.yml").read_text())
@@ -49,7 +51,7 @@ def known(urls: list[str]) -> tuple[set[str], dict[str, set[str]]]:
 def test_every_metric_and_label_that_they_name_is_scraped(watched):
     reply = httpx.post(
         f"{watched.url}/api/chat",
-        json={"model": "llama3.2", "messages": [{"role": "user", "content": "hi"}]},
+        json={"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}]},
         headers={"Authorization": f"Bearer {watched.first_key}"},
         trust_env=False,
     )

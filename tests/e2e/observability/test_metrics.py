@@ -9,10 +9,11 @@ from pathlib import Path
 
 import httpx
 
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer, eventually
 from tests.e2e.observability.conftest import scraped, total
 
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "hi"}]}
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}]}
 
 
 def test_one_scrape_is_the_sum_of_all_workers(watched):
@@ -90,7 +91,7 @@ def test_each_request_leaves_one_line(watched):
     with httpx.Client(base_url=watched.url, timeout=20, trust_env=False, headers=bearer(key)) as http:
         ids.append(http.post("/api/chat", json=CHAT).headers["x-request-id"])
         ids.append(
-            http.post("/v1/embeddings", json={"model": "nomic-embed-text", "input": "hi"}).headers["x-request-id"]
+            http.post("/v1/embeddings", json={"model": "nomic-embed-text", "input": PROMPT}).headers["x-request-id"]
         )
         ids.append(http.get("/v1/models").headers["x-request-id"])
         ids.append(http.post("/api/chat", json=CHAT | {"model": "nowhere"}).headers["x-request-id"])

@@ -10,13 +10,14 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from shared import keyspace, records
 from shared.records import KeyRecord
+from tests.canaries import PROMPT
 from tests.e2e.harness import bearer, eventually
 from tests.e2e.observability.conftest import OTLP_HEADER, OTLP_SECRET
 from tests.fakes.collector import Collector, attributes
 
 DATA, CONTROL = "neuronetz-gateway-dataplane", "neuronetz-gateway-controlplane"
 Sent = tuple[str, Span]
-CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": "hi"}]}
+CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}]}
 
 
 def asked(gateway, key: str, *, body: dict | None = None, **headers: str) -> str:

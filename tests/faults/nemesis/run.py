@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 
+import httpx
 import psutil
 import redis as redis_client
 
@@ -102,6 +103,10 @@ def _sampled(fleet: Fleet, crowd: Sequence[Tenant], history: History) -> Iterato
 
     def sample() -> None:
         while not stopping.wait(SAMPLE_S):
+            for mock in fleet.mocks:
+                # A mock that stands still is asked again.
+                with contextlib.suppress(httpx.HTTPError):
+                    mock.collect()
             for plane, pid in fleet.gateway.serving().items():
                 with contextlib.suppress(psutil.Error):
                     history.add("memory", plane=plane, pid=pid, rss_bytes=psutil.Process(pid).memory_info().rss)

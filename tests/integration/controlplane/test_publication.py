@@ -20,6 +20,7 @@ from controlplane.publish.fence import Fences
 from controlplane.publish.redis_state import RebuildToken, RedisState
 from controlplane.store import engine, outbox
 from controlplane.tasks.publish import Reconciler
+from deploy.local.ports import free_port
 from deploy.local.redis import Redis
 from neuronetz.admin.v1 import key_pb2 as k
 from neuronetz.admin.v1 import publication_pb2, tenant_pb2
@@ -35,6 +36,7 @@ from tests.integration.controlplane.conftest import (
     serving,
     settings_for,
 )
+from tests.integration.controlplane.test_metrics import scraped
 
 TENANT = TenantId(str(uuid.uuid4()))
 DIGEST = "ab" * 32
@@ -202,7 +204,13 @@ async def none_pending() -> bool:
 
 async def test_without_redis_a_change_is_pending_and_goes_out_later(tmp_path, postgres_server):
     with Redis(tmp_path) as server:
-        settings = settings_for(await fresh_database(postgres_server), server.url, GATEWAY_PUBLISH_TIMEOUT_S="0.5")
+        port = free_port()
+        settings = settings_for(
+            await fresh_database(postgres_server),
+            server.url,
+            GATEWAY_PUBLISH_TIMEOUT_S="0.5",
+            GATEWAY_METRICS_BIND=f"127.0.0.1:{port}",
+        )
         async with serving(settings) as gateway, connection.connect(server.url, connect_timeout_s=1) as client:
             created = await minted(gateway)
             await until(lambda: fenced(client))
@@ -211,6 +219,11 @@ async def test_without_redis_a_change_is_pending_and_goes_out_later(tmp_path, po
             revoked = await gateway.call(gateway.keys.RevokeKey, k.RevokeKeyRequest(prefix=created.prefix))
             assert revoked.publication == publication_pb2.PUBLICATION_PENDING
             await until_unready(gateway)
+
+            async def waits(count: int) -> bool:
+                return (await scraped(port))["gateway_publications_pending"] == count
+
+            await until(lambda: waits(1))
             server.start()
             shard = keyspace.shard_of(TenantId(created.key.tenant_id))
 
@@ -221,6 +234,7 @@ async def test_without_redis_a_change_is_pending_and_goes_out_later(tmp_path, po
                     return False
 
             await until(applied)
+            await until(lambda: waits(0))
             # Restarted with its data: fenced anew, and the digest is still there.
             await until(lambda: fenced(client))
             assert (await Fences(client, timeout_s=2).server()).incarnation != before

@@ -9,6 +9,7 @@ import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
 from controlplane.core.roles import Callers, OperatorCertificate, OperatorToken, Role
+from controlplane.doctor import Deployment, Status, served
 from controlplane.rpc.bounds import CallBounds
 from controlplane.rpc.server import AdminServer, TLSFiles
 from shared.clock import SystemClock
@@ -109,3 +110,25 @@ async def test_a_client_certificate_stands_for_its_holder(tmp_path, identity, to
     finally:
         await server.stop(grace_s=0)
     assert statuses == {expected}
+
+
+async def test_the_doctor_sees_the_certificate_of_a_server_that_asks_for_one(tmp_path):
+    authority = Authority(tmp_path, "authority")
+    cert, key = authority.issue("server", hours=365 * 24)
+    server = AdminServer(
+        address="127.0.0.1:0",
+        callers=Callers((OperatorToken(name="a", role=Role.ADMIN, token=Secret(TOKEN)),)),
+        bounds=CallBounds(clock=SystemClock(), calls_per_s=100),
+        services=(),
+        tls=TLSFiles(cert=cert, key=key, client_ca=authority.cert),
+    )
+    address = f"127.0.0.1:{await server.start()}"
+    try:
+        named = {"GATEWAY_ADMIN_ADDRESS": address, "GATEWAY_ADMIN_TLS_CA": authority.cert}
+        deployment = Deployment.read(named, is_known=True)
+        (check,) = served.checks(deployment, SystemClock())
+        (finding,) = await check.look()
+    finally:
+        await server.stop(grace_s=0)
+
+    assert finding.status is Status.OK

@@ -43,7 +43,7 @@ local lease = open_lease(ARGV[7], 0, 0, 0, 0, ARGV[5], ARGV[6], ARGV[3], ARGV[4]
 redis.call('SET', KEYS[2], lease, 'PX', 86400000)
 for i = 3, 5 do redis.call('ZADD', KEYS[i], now, ARGV[2]) end
 for i = 6, 7 do
-  local counters = read_counters(redis.call('GET', KEYS[i]))
+  local counters = read_counters(redis.call('GET', KEYS[i]), KEYS[i])
   add_to_counters(counters, tonumber(ARGV[5]), tonumber(ARGV[6]), 0, tonumber(ARGV[7]))
   redis.call('SET', KEYS[i], written_counters(counters))
 end
@@ -59,7 +59,7 @@ if state_of(known) == 'settled' then return 'again' end
 redis.call('XADD', KEYS[8], '*', 'e', ARGV[4])
 for i = 3, 5 do redis.call('ZREM', KEYS[i], ARGV[2]) end
 for i = 6, 7 do
-  local counters = read_counters(redis.call('GET', KEYS[i]))
+  local counters = read_counters(redis.call('GET', KEYS[i]), KEYS[i])
   local reserved = state_of(known) == 'open' and parts_of(known) or 0
   add_to_counters(counters, tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[3]), -reserved)
   redis.call('SET', KEYS[i], written_counters(counters))

@@ -93,8 +93,9 @@ async def test_backlog_over_its_cap_denies(leases: RedisLeases, state: Published
     for _ in range(1000):
         pipeline.xadd(keyspace.usage(principal.shard), {"e": "{}"})
     pipeline.execute()
-    with pytest.raises(CannotCheckError, match="backlog"):
+    with pytest.raises(CannotCheckError, match="backlog") as denied:
         await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    assert denied.value.reason == "backlog"
 
 
 async def test_full_settlement_buffer_denies(leases: RedisLeases, settlements: Settlements, state: PublishedState):

@@ -25,6 +25,7 @@ from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.values import Lease, Principal, RequestId
 from deploy.local.redis import Redis
+from shared import keyspace
 from shared.clock import SystemClock
 from shared.keyspace import LeaseId, Shard
 from shared.lifecycle import Readiness
@@ -311,12 +312,15 @@ async def test_replica_is_not_trusted(own_redis: Redis, own_state: PublishedStat
             await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
 
 
-async def test_memory_that_is_used_up_denies(own_redis: Redis, own_state: PublishedState):
+async def test_memory_that_is_used_up_denies_and_is_told_once(own_redis: Redis, own_state: PublishedState, capsys):
     principal = own_state.principal()
     async with running_link(own_redis.url) as link:
         own_state.client.config_set("maxmemory", 1)
-        with pytest.raises(CannotCheckError, match="OutOfMemory"):
-            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+        for _ in range(3):
+            with pytest.raises(CannotCheckError, match="OutOfMemory"):
+                await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "redis_refused" in line]
+    assert "OutOfMemoryError" in line
 
 
 async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
@@ -325,6 +329,17 @@ async def test_key_of_the_wrong_type_denies(link: Link, state: PublishedState):
     state.client.set(f"gateway:{{{principal.shard}}}:live", "text")
     with pytest.raises(CannotCheckError):
         await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+
+
+@pytest.mark.parametrize("scope", ["key", "tenant"])
+async def test_counters_of_the_wrong_type_are_not_taken_for_none(link: Link, state: PublishedState, scope):
+    principal = state.principal()
+    scopes = {"key": keyspace.key_scope(principal.key_id), "tenant": keyspace.tenant_scope(principal.tenant_id)}
+    name = keyspace.counters(principal.shard, scopes[scope])
+    state.client.hset(name, "used", 1)
+    with pytest.raises(CannotCheckError):
+        await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+    assert state.client.type(name) == b"hash"
 
 
 async def test_missing_permission_denies(redis: Redis, state: PublishedState):

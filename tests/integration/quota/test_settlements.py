@@ -14,6 +14,7 @@ import pytest
 
 from dataplane.quota.calls import Calls
 from dataplane.quota.leases import RedisLeases
+from dataplane.quota.link import Link
 from dataplane.quota.refused import RefusedVersions
 from dataplane.quota.settlements import Settlements
 from dataplane.values import Lease, Principal, RequestId
@@ -118,6 +119,35 @@ async def test_events_without_a_lease_are_appended(settlements: Settlements, sta
         settlements.append(principal, event("one"))
         assert await settlements.drained(2.0) == 0
     assert events_of(state, principal) == [event("one")]
+
+
+@pytest.mark.parametrize("by", ["events", "bytes"])
+async def test_a_full_backlog_takes_settlements_and_makes_everything_else_wait(
+    link: Link, state: PublishedState, by: str
+):
+    principal, calls = state.principal(), Calls(backlog_max_events=16)
+    settlements = Settlements(link=link, calls=calls, capacity=10)
+    leases = RedisLeases(
+        link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock()
+    )  # fmt: skip
+    lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    usage, deny = keyspace.usage(principal.shard), keyspace.deny(principal.shard)
+    if by == "events":
+        state.client.xadd(usage, {"e": b"{}"})
+    else:
+        state.client.set(deny, "bytes")
+    async with running(settlements):
+        settlements.append(principal, event("waits"))
+        await until(lambda: settlements.is_stalled)
+        settlements.settle(lease, principal, event("one"))
+        await until(lambda: b"one" in b"".join(state.usage(principal)))
+        assert b"waits" not in b"".join(state.usage(principal))
+        assert settlements.unsettled == 1
+        # Drained: there is room again.
+        state.client.xtrim(usage, maxlen=0)
+        state.client.delete(deny)
+        assert await settlements.drained(3.0) == 0
+    assert events_of(state, principal) == [event("waits")]
 
 
 async def test_settlement_after_the_reaper_is_a_correction(

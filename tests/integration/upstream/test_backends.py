@@ -1,6 +1,10 @@
 """Connection caps and circuit breakers over real sockets."""
 
 import asyncio
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
 
 import pytest
 
@@ -135,3 +139,24 @@ async def test_an_unreachable_backend_counts_as_failing():
         for _ in range(FAILURES):
             assert await one.text()
         assert not one.backends.available(one.models.candidates(LLAMA)[0])
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """All numbers below the limit are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_our_own_want_of_descriptors_opens_no_breaker():
+    async with MockOllama() as mock, gateway(mock) as one:
+        with no_descriptors():
+            await fails(one, FAILURES + 1)
+        assert mock.requests == []
+        assert await one.text()

@@ -8,12 +8,10 @@ import httpx
 import msgspec
 import pytest
 
-from dataplane.upstream.lane import Lane
-from dataplane.upstream.transport import Body, BodyStream, Transport
+from dataplane.upstream.transport import BodyStream, Transport
 from dataplane.values import Backend, Operation
 from deploy.mock_ollama import MockOllama
 from deploy.mock_ollama.bad_content import Redirect
-from shared.clock import SystemClock
 from tests.fakes.waiting import until
 from tests.integration.upstream.gateway import REQUEST_ID, Gateway, candidate, gateway, request
 from tests.integration.upstream.raw_server import DONE, END, HEAD, WORD, Call, chunk, raw_server
@@ -156,11 +154,7 @@ async def test_a_redirect_is_not_followed():
     async with MockOllama() as mock, MockOllama() as elsewhere:
         mock.script(Redirect(location=elsewhere.url + "/api/chat"))
         transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-        lane = Lane(Backend(name="a", url=mock.url, priority=0), max_connections=1, clock=SystemClock())
-        headers = lane.headers(Operation.CHAT, request_id="r", content_length=2)
-        response = await transport.handle_async_request(
-            httpx.Request("POST", lane.url(Operation.CHAT), headers=headers, stream=Body(b"{}"))
-        )
+        response = await transport.handle_async_request(httpx.Request("POST", f"{mock.url}/api/chat", content=b"{}"))
         assert response.status_code == 307
         assert isinstance(response.stream, BodyStream)
         await response.stream.aclose()

@@ -188,6 +188,8 @@ def test_an_error_that_is_not_for_callers_says_nothing():
     secret = "host=10.0.0.1 password=x"
     for error in (errors.StoreUnavailableError(secret), errors.OverloadedError(secret), ValueError(secret)):
         assert secret not in errors.rendered(error)[1]
+    assert "Postgres" in errors.rendered(errors.StoreUnavailableError(secret))[1]
+    assert "Redis" in errors.rendered(errors.RedisUnavailableError(secret))[1]
     assert errors.rendered(KeyError()) == (errors.Status.INTERNAL, "internal error")
 
 

@@ -15,18 +15,25 @@ from tests.unit.deploy.tools import run
 PINNED = re.compile(r"uses: [A-Za-z0-9_./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$")
 
 
-def workflow(root: Path) -> dict[str, Any]:
-    document: dict[str, Any] = yaml.safe_load((root / ".github" / "workflows" / "ci.yml").read_text())
+WORKFLOWS = ("ci.yml", "nightly.yml")
+
+
+def workflow(root: Path, name: str = "ci.yml") -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((root / ".github" / "workflows" / name).read_text())
     return document
 
 
-def commands(root: Path) -> str:
-    jobs = workflow(root)["jobs"].values()
+def commands(root: Path, name: str = "ci.yml") -> str:
+    jobs = workflow(root, name)["jobs"].values()
     return "\n".join(step.get("run", "") for job in jobs for step in job["steps"])
 
 
 @pytest.mark.parametrize(
-    ("file", "schema"), [("workflows/ci.yml", "vendor.github-workflows"), ("dependabot.yml", "vendor.dependabot")]
+    ("file", "schema"),
+    [
+        *((f"workflows/{name}", "vendor.github-workflows") for name in WORKFLOWS),
+        ("dependabot.yml", "vendor.dependabot"),
+    ],
 )
 def test_a_file_has_the_form_that_the_host_asks_for(root, file, schema):
     result = run("check-jsonschema", "--builtin-schema", schema, root / ".github" / file)
@@ -39,19 +46,21 @@ def test_zizmor_finds_nothing(root):
     assert json.loads(result.stdout) == []
 
 
-def test_every_action_is_pinned_by_its_digest(root):
-    lines = (root / ".github" / "workflows" / "ci.yml").read_text().splitlines()
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_action_is_pinned_by_its_digest(root, name):
+    lines = (root / ".github" / "workflows" / name).read_text().splitlines()
     used = [line.strip().removeprefix("- ") for line in lines if "uses:" in line]
     assert used
     assert [line for line in used if not PINNED.fullmatch(line)] == []
 
 
-def test_nothing_may_be_written_and_nothing_runs_for_ever(root):
-    document = workflow(root)
+@pytest.mark.parametrize(("name", "longest_minutes"), [("ci.yml", 60), ("nightly.yml", 90)])
+def test_nothing_may_be_written_and_nothing_runs_for_ever(root, name, longest_minutes):
+    document = workflow(root, name)
     assert document["permissions"] == {}
-    for name, job in document["jobs"].items():
-        assert job["permissions"] == {"contents": "read"}, name
-        assert job["timeout-minutes"] <= 60, name
+    for job_name, job in document["jobs"].items():
+        assert job["permissions"] == {"contents": "read"}, job_name
+        assert job["timeout-minutes"] <= longest_minutes, job_name
 
 
 def test_the_suite_runs_on_two_pythons_and_on_valkey_and_redis(root):
@@ -67,6 +76,15 @@ def test_the_suite_runs_on_two_pythons_and_on_valkey_and_redis(root):
 )  # fmt: skip
 def test_every_gate_is_there(root, gate):
     assert gate in commands(root)
+
+
+@pytest.mark.parametrize(
+    "campaign",
+    ["tests.faults.nemesis --minutes 30", "tests.bench.soak --minutes 60", "tests.fuzz --count 100000",
+     "tests.bench.denial", "tests.bench.timing", "--outage-s"],
+)  # fmt: skip
+def test_what_takes_long_is_done_every_night(root, campaign):
+    assert campaign in commands(root, "nightly.yml")
 
 
 @pytest.mark.parametrize(

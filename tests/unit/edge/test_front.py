@@ -18,12 +18,13 @@ class Recorder:
         self.paths: list[str] = []
         self.kinds: list[str] = []
 
-    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive, send
         self.kinds.append(scope["type"])
         self.paths.append(scope.get("path", ""))
 
 
-async def call(app: Recorder, **fields: Any) -> list[dict[str, Any]]:
+async def call(app: Recorder, clients: Recorder | None = None, **fields: Any) -> list[dict[str, Any]]:
     scope = {
         "type": "http", "method": "GET", "path": "/healthz", "raw_path": b"/healthz", "query_string": b"",
         "http_version": "1.1", "headers": [(b"host", b"a")], **fields,
@@ -33,30 +34,61 @@ async def call(app: Recorder, **fields: Any) -> list[dict[str, Any]]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    front = Front(app, own_paths=OWN, request_id_header=b"x-request-id")
+    front = Front(app, clients or app, own_paths=OWN, request_id_header=b"x-request-id")
     await front(cast("Scope", scope), cast("Receive", None), send)
     return sent
 
 
 async def test_a_path_of_litestars_own_reaches_it():
-    app = Recorder()
-    assert await call(app) == []
-    assert app.paths == ["/healthz"]
+    app, clients = Recorder(), Recorder()
+    assert await call(app, clients) == []
+    assert (app.paths, clients.paths) == (["/healthz"], [])
 
 
 @pytest.mark.parametrize(
     "fields",
     [{"raw_path": b"/health%7a"}, {"raw_path": b"/healthz/"}, {"raw_path": b"//healthz"}, {"method": "POST"}],
 )
-async def test_every_other_spelling_and_method_goes_to_the_mount(fields):
-    app = Recorder()
-    await call(app, **fields)
-    assert app.paths == ["/"]
+async def test_every_other_spelling_and_method_passes_litestar_by(fields):
+    app, clients = Recorder(), Recorder()
+    await call(app, clients, **fields)
+    assert (app.kinds, clients.kinds) == ([], ["http"])
+
+
+async def test_what_litestar_answers_has_a_request_id_too():
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"a", b"b")]})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    ids = set()
+    for _ in range(2):
+        start, _ = await call(cast("Recorder", app), Recorder())
+        (kept, (name, request_id)) = start["headers"]
+        assert (kept, name, len(request_id)) == ((b"a", b"b"), b"x-request-id", 32)
+        ids.add(request_id)
+    assert len(ids) == 2
+
+
+async def test_heads_that_are_refused_are_counted_by_status():
+    front = Front(Recorder(), Recorder(), own_paths=OWN, request_id_header=b"x-request-id")
+    scope = {
+        "type": "http", "method": "GET", "path": "/", "raw_path": b"/", "query_string": b"", "http_version": "1.1",
+        "headers": [],
+    }  # fmt: skip
+
+    async def send(message: Any) -> None:
+        del message
+
+    await front(cast("Scope", scope), cast("Receive", None), send)
+    await front(cast("Scope", scope | {"raw_path": b"/" * 9000}), cast("Receive", None), send)
+
+    assert front.refused == {400: 1, 414: 1}
 
 
 async def test_the_lifespan_passes():
     app = Recorder()
-    await Front(app, own_paths=OWN, request_id_header=b"x-request-id")(
+    await Front(app, Recorder(), own_paths=OWN, request_id_header=b"x-request-id")(
         cast("Scope", {"type": "lifespan"}), cast("Receive", None), cast("Send", None)
     )
     assert app.kinds == ["lifespan"]

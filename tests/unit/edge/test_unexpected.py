@@ -1,26 +1,36 @@
-"""An error that nobody has foreseen: a generic 500, a line with its trace, and a count."""
+"""What a server counts of errors: those that nobody has foreseen, and those that something could not be checked."""
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any, cast
 
+import pytest
 import structlog
 
 from dataplane.api.dialect import Caps
-from dataplane.api.exchange import Edge, Stalls
+from dataplane.api.exchange import Edge
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.server import Server
+from dataplane.api.watching import Departures, Stalls
+from dataplane.errors import CannotCheckError, ForbiddenError, KeyRefusedError, LeaseLostError, NotReadyError
 from dataplane.pipeline import Pipeline
 from dataplane.ports import Models
 from tests.fakes.manual_clock import ManualClock
 
 
 class Broken:
+    """A pipeline whose every answer is this error."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
     async def refuse(self, exchange: object, refusal: Exception) -> None:
-        raise ZeroDivisionError("a secret detail")
+        raise self._error
 
 
-async def test_it_is_answered_without_words_and_counted():
+async def answered(error: Exception) -> tuple[Server, list[Any], list[MutableMapping[str, Any]]]:
+    """The server after one request that ended with the error, what it has sent, and its log lines."""
     edge = Edge(
         max_body_bytes=1,
         body_timeout_s=1,
@@ -29,10 +39,11 @@ async def test_it_is_answered_without_words_and_counted():
         caps=Caps(max_num_predict=1),
     )
     server = Server(
-        pipeline=cast("Pipeline", Broken()),
+        pipeline=cast("Pipeline", Broken(error)),
         models=cast("Models", None),
         edge=edge,
         stalls=Stalls(timeout_s=1),
+        departures=Departures(),
         proxies=TrustedProxies(()),
         clock=ManualClock(0),
     )
@@ -47,7 +58,33 @@ async def test_it_is_answered_without_words_and_counted():
     scope: Any = {"method": "GET", "raw_path": b"/nowhere", "headers": [], "client": ("127.0.0.1", 1)}
     with structlog.testing.capture_logs() as lines:
         await server(scope, receive, send)
+    return server, sent, lines
+
+
+async def test_it_is_answered_without_words_and_counted():
+    server, sent, lines = await answered(ZeroDivisionError("a secret detail"))
     assert sent[0]["status"] == 500
     assert b"secret detail" not in repr(sent).encode()
     assert server.failed_unexpectedly == 1
     assert [line["event"] for line in lines] == ["request_failed_unexpectedly"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CannotCheckError("late"), "redis"),
+        (CannotCheckError("admission said backlog", reason="backlog"), "backlog"),
+        (NotReadyError("nothing is discovered"), "models"),
+        (LeaseLostError("not renewed"), "lease_lost"),
+    ],
+)
+async def test_what_could_not_be_checked_is_counted_by_its_reason(error, reason):
+    server, sent, _ = await answered(error)
+    assert sent[0]["status"] == 503
+    assert server.unchecked == {reason: 1}
+
+
+@pytest.mark.parametrize("error", [ForbiddenError("endpoint_blocked"), KeyRefusedError("revoked")])
+async def test_a_refusal_that_was_checked_is_not_counted_among_those(error):
+    server, _, _ = await answered(error)
+    assert server.unchecked == {}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from redis.exceptions import OutOfMemoryError, ResponseError
 
-from dataplane.quota.server import examine
+from dataplane.quota.server import examine, refusal_name
 
 FIT = {
     "run_id": "r" * 40,
@@ -53,3 +54,18 @@ def test_primary_that_waits_for_its_replicas_is_fit():
 
 def test_noise_is_unfit():
     assert examine(b"\xff\x00 not an INFO").fault
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (OutOfMemoryError("command not allowed when used memory > 'maxmemory'."), "OutOfMemoryError"),
+        (ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "MISCONF"),
+        (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "WRONGTYPE"),
+        (ResponseError("unknown command"), "ResponseError"),
+        (ResponseError("gateway:key:nz_abcdefghi is wrong"), "ResponseError"),
+        (ResponseError(""), "ResponseError"),
+    ],
+)
+def test_a_refusal_is_called_by_its_class_or_its_code_and_never_by_its_text(error, name):
+    assert refusal_name(error) == name

@@ -41,6 +41,9 @@ class World:
         self.calls.append("check")
         self._decide(principal)
 
+    def remembered(self, api_key: str) -> Principal | None:
+        raise AssertionError("admission has no key")
+
     async def principal(self, api_key: str) -> Principal:
         raise AssertionError("admission has no key")
 

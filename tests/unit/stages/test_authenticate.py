@@ -24,6 +24,9 @@ class KnownKeys:
         self.failure = failure
         self.asked: list[str] = []
 
+    def remembered(self, api_key: str) -> Principal | None:
+        return None
+
     async def principal(self, api_key: str) -> Principal:
         self.asked.append(api_key)
         if self.failure is not None:

@@ -11,8 +11,8 @@ from dataplane.upstream.deadline import DeadlinePassedError, ReadDeadline
 
 async def test_a_wait_that_takes_too_long_is_interrupted():
     deadline = ReadDeadline(total_s=10)
-    with pytest.raises(DeadlinePassedError, match="pause"):
-        await deadline.wait(asyncio.Event().wait(), deadline.after(0.02))
+    with pytest.raises(DeadlinePassedError, match="pause"), deadline.until(deadline.after(0.02)):
+        await asyncio.Event().wait()
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -21,8 +21,8 @@ async def test_a_wait_that_takes_too_long_is_interrupted():
 
 async def test_the_whole_time_bounds_every_wait():
     deadline = ReadDeadline(total_s=0.02)
-    with pytest.raises(DeadlinePassedError, match="total"):
-        await deadline.wait(asyncio.Event().wait(), deadline.after(10))
+    with pytest.raises(DeadlinePassedError, match="total"), deadline.until(deadline.after(10)):
+        await asyncio.Event().wait()
     with pytest.raises(DeadlinePassedError, match="total"):
         deadline.after(10)
     deadline.close()
@@ -33,24 +33,27 @@ async def test_a_deadline_moves_with_each_wait():
     loop = asyncio.get_running_loop()
     began_s = loop.time()
     while loop.time() - began_s < 0.15:
-        await deadline.wait(asyncio.sleep(0.01), deadline.after(0.1))
-    with pytest.raises(DeadlinePassedError):
-        await deadline.wait(asyncio.Event().wait(), deadline.after(0.02))
+        with deadline.until(deadline.after(0.1)):
+            await asyncio.sleep(0.01)
+    with pytest.raises(DeadlinePassedError), deadline.until(deadline.after(0.02)):
+        await asyncio.Event().wait()
     deadline.close()
 
 
 async def test_a_later_wait_may_be_shorter():
     deadline = ReadDeadline(total_s=100)
-    await deadline.wait(asyncio.sleep(0), deadline.after(50))
+    with deadline.until(deadline.after(50)):
+        await asyncio.sleep(0)
     async with asyncio.timeout(5):
-        with pytest.raises(DeadlinePassedError):
-            await deadline.wait(asyncio.Event().wait(), deadline.after(0.01))
+        with pytest.raises(DeadlinePassedError), deadline.until(deadline.after(0.01)):
+            await asyncio.Event().wait()
     deadline.close()
 
 
 async def test_other_waits_of_the_task_are_never_interrupted():
     deadline = ReadDeadline(total_s=0.03)
-    await deadline.wait(asyncio.sleep(0), deadline.after(0.01))
+    with deadline.until(deadline.after(0.01)):
+        await asyncio.sleep(0)
     await asyncio.sleep(0.06)
     with pytest.raises(DeadlinePassedError):
         deadline.after(1)
@@ -61,7 +64,8 @@ async def test_somebody_elses_cancellation_passes_through():
     deadline = ReadDeadline(total_s=10)
 
     async def wait() -> None:
-        await deadline.wait(asyncio.Event().wait(), deadline.after(10))
+        with deadline.until(deadline.after(10)):
+            await asyncio.Event().wait()
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
@@ -81,8 +85,8 @@ async def test_an_interrupt_at_the_same_moment_wins():
         interrupt.fire(ClientClosedError())
 
     loop.call_at(due_s, both)
-    with pytest.raises(ClientClosedError), interrupt:
-        await deadline.wait(asyncio.Event().wait(), due_s)
+    with pytest.raises(ClientClosedError), interrupt, deadline.until(due_s):
+        await asyncio.Event().wait()
     deadline.close()
     task = asyncio.current_task()
     assert task is not None
@@ -95,6 +99,6 @@ async def test_what_the_wait_raises_passes_through():
     async def fails() -> None:
         raise KeyError("x")
 
-    with pytest.raises(KeyError):
-        await deadline.wait(fails(), deadline.after(1))
+    with pytest.raises(KeyError), deadline.until(deadline.after(1)):
+        await fails()
     deadline.close()

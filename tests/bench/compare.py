@@ -1,0 +1,149 @@
+"""What all controls cost, side by side: ``python -m tests.bench.compare [--quick] [--with-litellm] [--json FILE]``.
+
+Direct to a mock Ollama that costs next to nothing, through nginx's ``proxy_pass``, through the gateway with one worker
+and with two, and through LiteLLM's proxy. Everything runs at once, and every round asks all of them in turn, so that
+whatever else the machine does hits all alike: figures are medians of rounds, and ratios are formed within a round.
+Servers under test share one core, everything else the other ones (``targets``).
+
+``--write docs/PERFORMANCE.md`` writes the tables between the marks of that document, and the plots beside it. Without
+``--quick`` it takes about ten minutes. What is not on the machine (nginx; LiteLLM and py-spy are installed on demand)
+is left out, and the result says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+from tests.bench import performance_document, processes, profile, result, targets
+from tests.bench.cases import CASES, Case, quick
+from tests.bench.figures import Samples
+from tests.bench.litellm_proxy import litellm
+from tests.bench.load import LoadError
+from tests.bench.measure import Sample, measured, settled
+from tests.bench.result import Result
+from tests.bench.targets import LITELLM, OURS, OURS_TWO, Cores, FastOllama, Target, UnavailableError
+from tests.e2e.harness import running
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How often and how long."""
+
+    cases: Sequence[Case]
+    rounds: int
+    seconds: float
+    profile_s: float
+
+
+FULL = Plan(cases=CASES, rounds=5, seconds=0.7, profile_s=6)
+QUICK = Plan(cases=quick(), rounds=3, seconds=0.6, profile_s=4)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The targets that run, by name, and why others do not."""
+
+    targets: dict[str, Target] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def fleet(cores: Cores, *, with_litellm: bool) -> Iterator[Fleet]:
+    """Everything that is measured, running."""
+    with contextlib.ExitStack() as stack:
+        mock = stack.enter_context(running(FastOllama(cores)))
+        wanted: list[tuple[str, AbstractContextManager[Target]]] = [
+            (targets.DIRECT, targets.direct(mock)),
+            (targets.NGINX, targets.nginx(mock, cores)),
+            (OURS, targets.ours(mock, cores)),
+            (OURS_TWO, targets.ours(mock, cores, workers=2, name=OURS_TWO)),
+        ]
+        if with_litellm:
+            wanted.append((LITELLM, litellm(mock, cores)))
+        made = Fleet()
+        for name, target in wanted:
+            try:
+                made.targets[name] = stack.enter_context(target)
+            except UnavailableError as why:
+                made.missing[name] = str(why)
+        if not with_litellm:
+            made.missing[LITELLM] = "not asked for (--with-litellm)"
+        yield made
+
+
+async def rounds(made: Fleet, plan: Plan, say: Callable[[str], None]) -> list[Sample]:
+    """All cases, round by round, the targets in turn; every other round in the opposite order."""
+    samples: list[Sample] = []
+    for number in range(plan.rounds):
+        began_s = time.monotonic()
+        for case in plan.cases:
+            for connections in case.connections:
+                further = case.also if connections == case.also_connections else ()
+                names = [name for name in (*case.targets, *further) if name in made.targets]
+                for name in names if number % 2 == 0 else reversed(names):
+                    target = made.targets[name]
+                    try:
+                        samples.append(await measured(target, case, connections, plan.seconds))
+                    except LoadError as fault:
+                        raise LoadError(f"{name}, {case.name}, {connections} connections: {fault}") from fault
+                    await settled(target)
+        say(f"round {number + 1} of {plan.rounds} took {time.monotonic() - began_s:.0f} s")
+    return samples
+
+
+def compared(plan: Plan, *, with_litellm: bool, say: Callable[[str], None]) -> Result:
+    """The whole comparison."""
+    cores = Cores.of_this_machine()
+    with fleet(cores, with_litellm=with_litellm) as made:
+        for name, why in made.missing.items():
+            say(f"{name} is left out: {why}")
+        processes.pin([os.getpid()], cores.others)
+        samples = uvloop.run(rounds(made, plan, say))
+        stages = profile.of(made.targets[OURS], seconds=plan.profile_s, say=say)
+        return result.of(
+            Samples(samples),
+            stages,
+            cores=cores,
+            missing=made.missing,
+            litellm=made.targets.get(LITELLM),
+            rounds=plan.rounds,
+        )
+
+
+def main() -> int:
+    """The command; 1 when a goal is missed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.compare", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="only what the goals are about; two minutes")
+    parser.add_argument("--rounds", type=int, help="how often everything is measured")
+    parser.add_argument("--with-litellm", action="store_true", help="also LiteLLM's proxy, installed on demand")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and figure")
+    parser.add_argument("--write", type=Path, metavar="DOCUMENT", help="fill this document, and plots beside it")
+    options = parser.parse_args()
+    plan = QUICK if options.quick else FULL
+    if options.rounds:
+        plan = Plan(cases=plan.cases, rounds=options.rounds, seconds=plan.seconds, profile_s=plan.profile_s)
+    found = compared(plan, with_litellm=options.with_litellm, say=_say)
+    sys.stdout.write(performance_document.text_of(found))
+    if options.json:
+        options.json.write_bytes(result.to_json(found))
+    if options.write:
+        performance_document.write(options.write, found)
+    return 0 if all(goal.holds is not False for goal in found.goals) else 1
+
+
+def _say(progress: str) -> None:
+    sys.stderr.write(f"{progress}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
