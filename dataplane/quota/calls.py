@@ -56,7 +56,7 @@ class PrincipalCalls:
         self._deny_key = bulk(deny_key)
         self._acquire_keys = bulk(12, fence, live, usage, *kept)
         self._close_keys = bulk(10, fence, usage, *kept)
-        self._append_keys = bulk(3, fence, usage, self._deny_key)
+        self._append_keys = bulk(3, fence, usage, deny_key)
         self._backlog_max_events = backlog_max_events
         known = (principal.key_version, principal.tenant_version, principal.expires_at_ms, backlog_max_events)
         self._standing = bulk(*scopes, _FOUR_DOUBLES.pack(*known))
