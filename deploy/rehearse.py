@@ -36,7 +36,7 @@ _BLOCK = re.compile(r"^<!-- rehearsed: (\S+)((?: \w+=\S+)*) -->\n```console\n(.*
 # What differs from one run to the next: moments, identities, durations, and large or broken numbers.
 _VOLATILE = re.compile(
     r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**"
-    r"|\d+ ?m?s\b|^revision +\d+|\d+\.(?!0\b)\d+|\d{4,}"
+    r"|\d+(?:\.\d+)? ?m?s\b|\d+%|^revision +\d+|\d+\.(?!0\b)\d+|\d{4,}"
 )
 # What is left of an address on loopback; a row with one is about a process or a server: revisions, latencies.
 _ADDRESS = "127.0.#:"

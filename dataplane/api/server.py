@@ -42,14 +42,18 @@ OLLAMA_API_VERSION = "0.33.0"
 _LIVENESS = b"neuronetz-gateway is running"
 _TEXT = b"text/plain; charset=utf-8"
 
-# What the layers below log when a stream is cut with ``ConnectionCut``.
-EXPECTED_MESSAGES = ("Exception caught after response started",)
+_CUT = "a stream was cut after its error event"
+# What the server below logs when a stream is cut with ``ConnectionCut``.
+EXPECTED_MESSAGES = (_CUT,)
 
 _log = logs.get(__name__)
 
 
 class ConnectionCut(Exception):  # noqa: N818 - not an error: the one way to make the server drop a connection
     """Raised after a stream's error event, so that the server ends the connection without a terminating chunk."""
+
+    def __init__(self) -> None:
+        super().__init__(_CUT)
 
 
 class Server:

@@ -9,7 +9,7 @@ import ollama
 import pytest
 
 from tests.canaries import PROMPT
-from tests.e2e.harness import bearer
+from tests.e2e.harness import bearer, eventually
 from tests.e2e.test_openai_sdk import PNG
 
 CHAT = "llama3.2"
@@ -183,3 +183,17 @@ def test_a_stream_that_breaks_off_raises(client, mock):
             received.append(record)  # noqa: PERF402 - what came before the error matters
     assert received
     assert not any(record.done for record in received)
+
+
+def test_a_stream_that_is_cut_on_purpose_is_no_error_in_the_log(client, gateway, mock):
+    log = gateway.state / "logs" / "dataplane-1.log"
+    before = log.stat().st_size
+    mock.script({"fault": {"kind": "reset_after_records", "records": 2}, "match": {"path": "/api/chat"}})
+    with pytest.raises(ollama.ResponseError):
+        list(client.chat(CHAT, messages=ask(PROMPT), stream=True))
+
+    def said() -> str:
+        written = log.read_bytes()[before:].decode()
+        return written if '"outcome":"upstream_failed"' in written else ""
+
+    assert '"level":"error"' not in eventually(said, what="the line of the request")

@@ -30,7 +30,7 @@ class Pair:
     def __init__(self, fleet: Fleet, server: Redis, way: TCPProxy) -> None:
         self._fleet = fleet
         self._primary = fleet.gateway.redis
-        self._primary_port = urlsplit(fleet.gateway.description["redis_url"]).port or 0
+        self._primary_url: str = fleet.gateway.description["redis_url"]
         self.server = server
         self.way = way
         self.replica: Any = redis_client.Redis.from_url(server.url, decode_responses=True)
@@ -46,8 +46,7 @@ class Pair:
         """The primary dies and the replica, as it is, takes its place."""
         self._fleet.signal("redis", signal.SIGKILL)
         self.replica.replicaof("NO", "ONE")
-        self._fleet.gateway.redis = self.replica
-        self._fleet.proxies["redis"].turn_to(self.server.port)
+        self._take_over(self.replica, self.server.url)
 
     def go_back(self) -> None:
         """The old primary comes back with its old data, and has its place again."""
@@ -55,11 +54,25 @@ class Pair:
         if gateway.redis is self.replica:
             self.server.kill()
             gateway.start_again("redis.cmd")
-            gateway.redis = self._primary
-            self._fleet.proxies["redis"].turn_to(self._primary_port)
+            self._take_over(self._primary, self._primary_url)
         self.replica.close()
         eventually(self._answers, timeout_s=20, what="the old primary")
         self._primary.config_set("min-replicas-to-write", 0)
+
+    def used(self, tenant: str) -> int:
+        """Tokens that the replica has for a tenant in all."""
+        description = self._fleet.gateway.description
+        description["redis_url"] = self.server.url
+        try:
+            return budget_of(self._fleet.gateway, "tenant", tenant).used
+        finally:
+            description["redis_url"] = self._primary_url
+
+    def _take_over(self, client: Any, url: str) -> None:
+        """From now on this server is the one of everybody, and of the test."""
+        gateway = self._fleet.gateway
+        gateway.redis, gateway.description["redis_url"] = client, url
+        self._fleet.proxies["redis"].turn_to(urlsplit(url).port or 0)
 
     def _answers(self) -> bool:
         try:
@@ -101,7 +114,7 @@ def test_a_replica_that_lags_is_denied_until_it_is_rebuilt_and_nothing_spent_is_
     answers += ask(whole, key, 10)
     assert {answer.status for answer in answers} == {200}
     scope = scope_ids(whole.gateway, tenant, key)["tenant"]
-    assert 0 < int_used(pair.replica, scope) < budget_of(whole.gateway, "tenant", scope).used
+    assert 0 < pair.used(scope) < budget_of(whole.gateway, "tenant", scope).used
     pair.fail_over()
     denied = ask(whole, key, 4)
     assert {answer.status for answer in denied} == {503}
@@ -119,9 +132,3 @@ def test_a_replica_that_lags_is_denied_until_it_is_rebuilt_and_nothing_spent_is_
     pair.go_back()
     eventually(whole.is_ready, timeout_s=REBUILT_WITHIN_S, what="readiness on the old primary")
     assert_invariants(whole.gateway, whole.mocks, ask(whole, key, 4), may_fail={503})
-
-
-def int_used(replica: Any, scope: str) -> int:
-    """Tokens that a server has for a tenant in all."""
-    [name] = replica.keys(f"gateway:{{*}}:budget:t:{scope}:total")
-    return int(replica.hget(name, "used") or 0)

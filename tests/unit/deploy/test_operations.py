@@ -130,6 +130,7 @@ def test_a_block_begins_with_a_command():
     ("page", "seen"),
     [
         ("ready after 1.5 s", "ready after 0.2 s"),
+        ("ready after 0.0 s", "ready after 12.0 s"),
         ("at 2026-11-21T10:00:00Z in 12 ms", "at 2027-01-01T00:00:00.123Z in 7 ms"),
         ("id 409654afe16b7985fd4eea90d3f68aab", "id 0844cebeb0e74fbc94b7a6a9a84bb7f7"),
         ("127.0.0.1:20001  nz_abcdefghi  x", "127.0.0.1:31313 nz_ABCDEFGHI x"),
