@@ -31,7 +31,7 @@ import uvloop
 
 from dataplane import app
 from dataplane.api.front import Front
-from dataplane.quota import fences
+from dataplane.quota import fences, link
 from dataplane.state import watcher
 from deploy.local.redis import DATAPLANE, Redis
 from shared import keyspace, modelname, records
@@ -230,6 +230,7 @@ async def _count(redis: Redis, state: PublishedState) -> dict[str, Work]:
             # What the worker looks at every second would meet many requests while they are counted, and others not.
             fences.INTERVAL_S = fences.EAGER_INTERVAL_S = _NEVER_S
             watcher.INTERVAL_S = watcher.EAGER_INTERVAL_S = _NEVER_S
+            link.EXAMINE_INTERVAL_S = _NEVER_S
             return await counted(application, state, api_key)
 
 
