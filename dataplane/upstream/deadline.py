@@ -22,7 +22,8 @@ class ReadDeadline:
     """
 
     __slots__ = (
-        "_cancelling", "_due_s", "_ends_s", "_fired", "_is_waiting", "_loop", "_task", "_timer", "_usual_s",
+        "_cancelling", "_due_s", "_ends_s", "_fired", "_is_waiting", "_loop", "_set_for_s", "_task", "_timer",
+        "_usual_s",
     )  # fmt: skip
 
     def __init__(self, *, total_s: float, usual_s: float | None = None) -> None:
@@ -30,7 +31,9 @@ class ReadDeadline:
         self._ends_s = self._loop.time() + total_s
         self._usual_s = total_s if usual_s is None else usual_s
         self._due_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        # When it fires. It is not asked: uvloop's for a moment that is over knows no moment.
+        self._set_for_s = 0.0
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._is_waiting = False
@@ -52,7 +55,7 @@ class ReadDeadline:
         self._due_s = due_s
         if self._timer is None:
             self._begin(due_s)
-        elif self._timer.when() > due_s:
+        elif self._set_for_s > due_s:
             self._rearm(due_s)
         return self
 
@@ -88,6 +91,7 @@ class ReadDeadline:
     def _rearm(self, due_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._set_for_s = due_s
         self._timer = self._loop.call_at(due_s, self._fire)
 
     def _fire(self) -> None:

@@ -21,6 +21,11 @@ def test_a_secret_in_an_output_is_found_and_named_without_being_told(whole: Flee
     [found] = blemishes(gateway, [])
     assert found.startswith("I5")
     assert key[12:] not in found
+    # Taken out in its place: the plane writes on behind it.
+    with log.open("rb+") as file:
+        at = file.read().index(key.encode())
+        file.seek(at)
+        file.write(b"x" * len(key))
     assert blemishes(gateway, []) == []
     gateway.redis.set("somewhere", "a prompt that nobody may keep")
     eventually(lambda: any("canary" in one for one in blemishes(gateway, [], canaries=["prompt that nobody"])))

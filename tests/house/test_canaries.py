@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,16 @@ KEY = apikey.mint(b"p" * 16)
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Path:
+def stack(tmp_path: Path) -> Iterator[Path]:
     """The folder of an embedded stack that wrote nothing that it should not have written."""
     (tmp_path / "stack" / "logs").mkdir(parents=True)
     (tmp_path / "stack" / "secrets.json").write_text(json.dumps({"key_pepper": "pepper-of-this-stack"}))
     (tmp_path / "stack" / "redis.conf").write_text("requirepass pepper-of-this-stack")
-    (tmp_path / "stack" / "logs" / "dataplane.log").write_text(f"key {KEY[:12]} refused")
-    return tmp_path
+    log = tmp_path / "stack" / "logs" / "dataplane.log"
+    log.write_text(f"key {KEY[:12]} refused, {KEY[:12]}{'a' * 51} as well")
+    yield tmp_path
+    # What was planted here is not for the search at the end.
+    log.unlink()
 
 
 def test_what_keeps_its_secrets_is_left_alone(stack):

@@ -1,6 +1,5 @@
 """The command `up`, with stand-ins for the planes: what the stack does, whatever the planes are."""
 
-import json
 import os
 import signal
 import socket
@@ -176,7 +175,7 @@ def test_redis_gets_the_memory_and_policy_of_the_command_line(start):
 def test_settings_reach_both_planes(start):
     described = start("--set", "GATEWAY_LOG_LEVEL=DEBUG", "--set", "MAX_NUM_PREDICT=7").ready()
     data = answer(described["gateway_urls"][0])["environment"]
-    control = json.loads(Path(described["logs"]["controlplane"]).read_text().splitlines()[0])["environment"]
+    control = psutil.Process(described["pids"]["controlplane"][0]).environ()
     for environment in (data, control):
         assert (environment["GATEWAY_LOG_LEVEL"], environment["MAX_NUM_PREDICT"]) == ("DEBUG", "7")
 

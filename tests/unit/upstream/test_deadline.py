@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from dataplane.errors import ClientClosedError
 from dataplane.interrupt import Interrupt
@@ -102,3 +103,19 @@ async def test_what_the_wait_raises_passes_through():
     with pytest.raises(KeyError), deadline.until(deadline.after(1)):
         await fails()
     deadline.close()
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_deadline_that_is_over_already_may_be_set_again(run):
+    async def waits() -> None:
+        deadline = ReadDeadline(total_s=10)
+        over_s = asyncio.get_running_loop().time() - 1
+        for _ in range(2):
+            # Nothing has to be waited for, so nothing is late.
+            with deadline.until(over_s):
+                pass
+        with pytest.raises(DeadlinePassedError), deadline.until(over_s):
+            await asyncio.Event().wait()
+        deadline.close()
+
+    run(waits())

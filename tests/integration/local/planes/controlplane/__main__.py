@@ -43,7 +43,7 @@ def main() -> None:
     key_pb2_grpc.add_KeyServiceServicer_to_server(Keys(), server)  # type: ignore[abstract] # likewise
     server.add_insecure_port(os.environ["GATEWAY_ADMIN_BIND"])
     server.start()
-    sys.stdout.write(json.dumps({"event": "started", "environment": dict(os.environ)}) + "\n")
+    sys.stdout.write(json.dumps({"event": "started"}) + "\n")
     sys.stdout.flush()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     while not stopped.wait(0.05):
