@@ -19,6 +19,7 @@ import os
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +92,7 @@ def grown(agreed: Mapping[str, Work], now: Mapping[str, Work]) -> list[str]:
 
 
 class Counting:
-    """Counts instructions and calls by code while it is on."""
+    """Counts instructions and calls of one thread by code while it is on."""
 
     def __init__(self) -> None:
         self.instructions: Counter[CodeType] = Counter()
@@ -103,11 +104,15 @@ class Counting:
         monitoring, events = sys.monitoring, sys.monitoring.events
         monitoring.use_tool_id(_TOOL, "work")
 
+        here = threading.get_ident()
+
         def instruction(code: CodeType, _offset: int) -> None:
-            self.instructions[code] += 1
+            if threading.get_ident() == here:
+                self.instructions[code] += 1
 
         def call(code: CodeType, _offset: int, _callee: object, _argument: object) -> None:
-            self.calls[code] += 1
+            if threading.get_ident() == here:
+                self.calls[code] += 1
 
         monitoring.register_callback(_TOOL, events.INSTRUCTION, instruction)
         monitoring.register_callback(_TOOL, events.CALL, call)

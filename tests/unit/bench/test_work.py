@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import msgspec
 import pytest
@@ -40,6 +41,24 @@ def test_the_count_sees_a_third_more_work_and_says_where():
     assert "instructions a request, 33% more" in of_instructions
     assert of_instructions.endswith("most in: decode and check")
     assert "calls a request, 33% more" in of_calls
+
+
+def test_what_other_threads_do_meanwhile_is_not_counted():
+    started, over = threading.Event(), threading.Event()
+
+    def works() -> None:
+        while not over.is_set():
+            strict_json.parse(b'{"a": 1}')
+            started.set()
+
+    counting = Counting()
+    other = threading.Thread(target=works)
+    with counting.on():
+        other.start()
+        started.wait(10)
+        over.set()
+        other.join()
+    assert strict_json.parse.__code__ not in counting.instructions
 
 
 @pytest.mark.parametrize("name", ["instructions", "calls", "redis_commands"])
