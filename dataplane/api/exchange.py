@@ -14,6 +14,7 @@ from litestar.types import HTTPScope, Receive, Send
 
 from dataplane.api import header
 from dataplane.api.dialect import Caps, Endpoint, Rendering
+from dataplane.api.lingering import drop_body
 from dataplane.api.problems import rate_headers
 from dataplane.api.watching import Departures, Stalls
 from dataplane.errors import (
@@ -58,7 +59,7 @@ class HTTPExchange:
     """Implements ``ports.Exchange`` for one request. Close it when the request is over."""
 
     __slots__ = (
-        "_body_complete",
+        "_body_is_over",
         "_credentials",
         "_departures",
         "_edge",
@@ -102,7 +103,8 @@ class HTTPExchange:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._body_complete = False
+        # Whether nothing more is read of the body: all of it came, or waiting for it has failed.
+        self._body_is_over = False
         self._inference: InferenceRequest | None = None
         self._rates: Rates | None = None
         self._rendering: Rendering | None = None
@@ -139,6 +141,7 @@ class HTTPExchange:
             async with asyncio.timeout(self._edge.body_timeout_s):
                 return await self._read(declared)
         except TimeoutError:
+            self._body_is_over = True
             raise BodyTimeoutError("the body did not arrive in time") from None
 
     async def deliver(self, batches: AsyncIterator[Batch]) -> None:
@@ -175,6 +178,12 @@ class HTTPExchange:
         """See ``watching.Asker``."""
         self._watcher = asyncio.create_task(self._watch_disconnect())
 
+    async def linger(self) -> None:
+        """Drops what is left of a body that was refused unread; returns at once after any other request."""
+        if not self._body_is_over:
+            self._body_is_over = True
+            await drop_body(self._scope, self._receive)
+
     async def close(self) -> None:
         """Stops watching the client; idempotent."""
         self._departures.forget(self)
@@ -204,17 +213,16 @@ class HTTPExchange:
             message = await self._receive()
             if message["type"] != "http.request":
                 # The server below says the same of a client that left and of chunks that are none.
+                self._body_is_over = True
                 raise IncompleteBodyError("the body ended early")
             chunk = message["body"]
             size += len(chunk)
             if size > self._edge.max_body_bytes:
                 raise self._too_large()
             chunks.append(chunk)
-            if not message["more_body"]:
-                self._body_complete = True
-                break
             # The server always ends a body with an empty message; a declared length says earlier that all is there.
-            if size == declared:
+            if size == declared or not message["more_body"]:
+                self._body_is_over = True
                 break
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

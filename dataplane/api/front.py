@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from dataplane.api import heads, problems, routes
 from dataplane.api.exchange import SERVER
+from dataplane.api.lingering import drop_body
 from dataplane.errors import RequestError
 
 
@@ -50,6 +51,7 @@ class Front:
                 heads.check(scope)
             except RequestError as error:
                 await self._refuse(scope, send, error)
+                await drop_body(scope, receive)
                 return
             if scope["method"] != "GET" or scope["raw_path"] not in self._own_paths:
                 await self._clients(scope, receive, send)

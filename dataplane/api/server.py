@@ -113,6 +113,7 @@ class Server:
             self.in_flight.discard(exchange)
             if not self.in_flight:
                 self.idle.set()
+        await exchange.linger()
 
     def drain_out(self) -> None:
         """Ends what is still being answered: the drain time is over."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 import zlib
 
 import psutil
@@ -97,6 +98,50 @@ def test_who_sends_all_of_it_regardless_can_read_the_refusal(gateway, mock, api_
     """A1.7: clients that write first and read later."""
     [answer] = answers(gateway.url, request(api_key, body=b"a" * size))
     assert answer.status == 413
+    assert mock.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "change"),
+    [
+        (413, {}),
+        (401, {"api_key": None}),
+        (403, {"start": b"POST /api/push HTTP/1.1"}),
+        (404, {"start": b"POST /nope HTTP/1.1"}),
+        (415, {"content_type": b"application/xml"}),
+        (400, {"host": None}),
+    ],
+    ids=["too-long", "no-key", "management", "unknown", "media", "host"],
+)
+@pytest.mark.parametrize("framing", ["length", "chunked"])
+def test_who_is_still_sending_when_refused_is_not_reset(wire, mock, api_key, status, change, framing):
+    """A1.7: a reset would overtake the refusal, and a proxy that writes sees nothing but its failed write."""
+    head = request(**{"api_key": api_key, **change})[:-2]
+    size = CAP_BYTES + 100_000
+    if framing == "length":
+        wire.send(head + b"Content-Length: %d\r\n\r\n" % size)
+        parts = [b"a" * 20_000] * (size // 20_000) + [b"a" * (size % 20_000)]
+    else:
+        wire.send(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        parts = [b"4e20\r\n" + b"a" * 20_000 + b"\r\n"] * (size // 20_000) + [b"0\r\n\r\n"]
+    for part in parts:
+        time.sleep(0.005)
+        wire.send(part)
+    answer = wire.answer()
+    assert answer.status == status
+    if answer.closes:
+        assert wire.rest() == b""
+    else:
+        assert wire.send(request(api_key, body=chat_body())).answer().status == 200
+    assert not wire.was_reset
+
+
+def test_who_never_stops_sending_is_cut(wire, mock, api_key):
+    """A1.7: nobody is listened to for ever."""
+    wire.send(declared(api_key, 2**31))
+    with pytest.raises((BrokenPipeError, ConnectionResetError)):
+        for _ in range(1000):
+            wire.send(b"a" * 65_536)
     assert mock.requests() == []
 
 

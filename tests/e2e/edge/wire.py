@@ -68,6 +68,8 @@ class Wire:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
         self._pause_s = 0.0
+        # Whether the server has ended the connection with RST.
+        self.was_reset = False
 
     @property
     def port(self) -> int:
@@ -160,6 +162,7 @@ class Wire:
         try:
             data = self._socket.recv(65_536)
         except ConnectionResetError:
+            self.was_reset = True
             return False
         self._received += data
         return bool(data)
