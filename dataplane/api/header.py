@@ -80,6 +80,7 @@ REQUEST: Mapping[bytes, str] = {
     CONTENT_LENGTH: "A body that says that it is too long is refused before it is read",
     CONTENT_ENCODING: "Nothing but `identity`: no body is unpacked",
     TRANSFER_ENCODING: "Nothing but `chunked`",
+    EXPECT: "`100-continue`: the body is asked for once everything else about the request is in order",
     HOST: "A name or an address, once",
     FORWARDED_FOR: "Believed of `GATEWAY_TRUSTED_PROXIES` alone",
 }

@@ -1,9 +1,7 @@
-"""HTTP/1.1 to the backends: httpx's transport interface over a pool of our own connections.
+"""HTTP/1.1 to the backends: a pool of our own connections.
 
-Never used through ``httpx.AsyncClient``: the client's own work per request costs more than everything else here, and
-its stock transport collapses with concurrency. An attempt takes a connection (``reusable``, else ``connected``) and
-gives it back (``release``); ``handle_async_request`` does the same for whoever speaks in httpx's requests and
-responses. What goes wrong is an ``httpx.TransportError``; a ``PoolTimeout`` is our own want of descriptors.
+An exchange takes one (``reusable``, else ``connected``) and gives it back (``release``); ``Source`` is the one that
+does. What goes wrong is an ``httpx.TransportError``; a ``PoolTimeout`` is our own want of descriptors.
 
 Nothing of the surroundings has a say: no proxies, no redirects, no cookies, no decompression, no ``.netrc``, no
 certificates from the environment. Exactly the headers of the request are sent. Closing a reply before its end closes
@@ -16,8 +14,7 @@ import asyncio
 import errno
 import socket
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from typing import Self
+from collections.abc import Sequence
 
 import httpx
 
@@ -31,7 +28,7 @@ _OWN_WANT = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, 
 Origin = tuple[str, str, int]
 
 
-class Transport(httpx.AsyncBaseTransport):
+class Transport:
     """One pool of connections for all backends of a worker. Belongs to the event loop of its first request."""
 
     def __init__(self, *, connect_timeout_s: float, max_idle_per_backend: int) -> None:
@@ -49,29 +46,6 @@ class Transport(httpx.AsyncBaseTransport):
         """How many connections are open: ``busy`` with a request, and ``idle`` until the next one."""
         idle = sum(connection.is_open for kept in self._idle.values() for connection in kept)
         return {"busy": len(self._open) - idle, "idle": idle}
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Sends the request and returns when the head of the reply is there; its stream is a ``BodyStream``.
-
-        Raises ``httpx.TransportError``.
-        """
-        stream = request.stream
-        content = stream.content if isinstance(stream, Body) else await request.aread()
-        raw = encoded_head(request.method, request.url, request.headers.raw) + b"\r\n" + content
-        origin = origin_of(request.url)
-        connection = self.reusable(origin) or await self.connected(origin)
-        try:
-            connection.send(raw)
-            while not connection.has_head:
-                await connection.changed()
-        except BaseException:
-            connection.abort()
-            raise
-        stream = BodyStream(self, origin, connection)
-        response = httpx.Response(connection.status, headers=connection.headers, stream=stream)
-        # Said here, or httpx tries encodings on every header before the first is looked up.
-        response.headers.encoding = "latin-1"
-        return response
 
     async def aclose(self) -> None:
         """Closes all connections; requests in flight fail, and so does every later one."""
@@ -143,66 +117,6 @@ class Transport(httpx.AsyncBaseTransport):
 
     def __repr__(self) -> str:
         return f"Transport(open={len(self._open)}, idle={sum(map(len, self._idle.values()))})"
-
-
-class Body(httpx.AsyncByteStream):
-    """The bytes of a request, kept whole."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """The content, in one piece."""
-        yield self.content
-
-    def __repr__(self) -> str:
-        return f"Body({len(self.content)} bytes)"
-
-
-class BodyStream(httpx.AsyncByteStream):
-    """The body of a reply: everything that has arrived comes at once."""
-
-    def __init__(self, transport: Transport, origin: Origin, connection: Connection) -> None:
-        self._transport = transport
-        self._origin = origin
-        self._connection: Connection | None = connection
-        self.ended = False
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        """As ``read``, for ``async for``."""
-        part = await self.read()
-        if part is None:
-            raise StopAsyncIteration
-        return part
-
-    async def read(self) -> bytes | None:
-        """The next part as soon as it is there, None at the end. Raises ``httpx.TransportError``."""
-        if self._connection is None:
-            return None
-        part = await self._connection.read()
-        if part is None:
-            self.ended = True
-        return part
-
-    def arrived(self) -> bytes | None:
-        """The next part if it is there already, else None; faults and the end are left to ``read``."""
-        return None if self._connection is None else self._connection.take()
-
-    async def aclose(self) -> None:
-        """Gives the connection back if the end has been read, else closes it. Never waits; again does nothing."""
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if self.ended:
-            self._transport.release(self._origin, connection)
-        else:
-            connection.abort()
-
-    def __repr__(self) -> str:
-        return f"BodyStream(ended={self.ended}, open={self._connection is not None})"
 
 
 def origin_of(url: httpx.URL) -> Origin:

@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import random
 
-import httpx
-
-from dataplane.upstream.transport import Body, BodyStream, Transport
+from dataplane.upstream.transport import Transport
 from deploy.mock_ollama import MockOllama
+from tests.integration.upstream.exchange import exchange, post
 
 READERS = 20
 ROUNDS = 20
+CHAT = b'{"model":"llama3.2","messages":[{"role":"user","content":"Hi"}]}'
 
 
 async def read_for_ever(transport: Transport, url: str, reading: asyncio.Event) -> None:
-    content = b'{"model":"llama3.2","messages":[{"role":"user","content":"Hi"}]}'
-    headers = {"content-type": "application/json", "content-length": str(len(content)), "host": "localhost"}
-    request = httpx.Request("POST", f"{url}/api/chat", headers=headers, stream=Body(content))
-    response = await transport.handle_async_request(request)
-    assert response.status_code == 200
-    stream = response.stream
-    assert isinstance(stream, BodyStream)
-    try:
-        while await stream.read() is not None:
+    with exchange(transport, url) as source:
+        status, _ = await source.head(post(f"{url}/api/chat", CHAT), source.after(5))
+        assert status == 200
+        while await source.chunk(source.after(5)) is not None:
             reading.set()
-    finally:
-        await stream.aclose()
 
 
 async def test_a_cancellation_that_meets_a_record_is_not_lost():

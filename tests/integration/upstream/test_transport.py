@@ -8,11 +8,13 @@ import httpx
 import msgspec
 import pytest
 
-from dataplane.upstream.transport import BodyStream, Transport
+from dataplane.upstream.faults import Blame, ReplyError
+from dataplane.upstream.transport import encoded_head
 from dataplane.values import Backend, Operation
 from deploy.mock_ollama import MockOllama
 from deploy.mock_ollama.bad_content import Redirect
 from tests.fakes.waiting import until
+from tests.integration.upstream import exchange
 from tests.integration.upstream.gateway import REQUEST_ID, Gateway, candidate, gateway, request
 from tests.integration.upstream.raw_server import DONE, END, HEAD, WORD, Call, chunk, raw_server
 
@@ -151,25 +153,21 @@ async def test_a_connection_that_goes_on_after_the_final_record_is_closed():
 
 
 async def test_a_redirect_is_not_followed():
-    async with MockOllama() as mock, MockOllama() as elsewhere:
+    async with MockOllama() as mock, MockOllama() as elsewhere, exchange.pool() as transport:
         mock.script(Redirect(location=elsewhere.url + "/api/chat"))
-        transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-        response = await transport.handle_async_request(httpx.Request("POST", f"{mock.url}/api/chat", content=b"{}"))
-        assert response.status_code == 307
-        assert isinstance(response.stream, BodyStream)
-        await response.stream.aclose()
-        await response.stream.aclose()
-        await transport.aclose()
+        status, _, _ = await exchange.answered(transport, f"{mock.url}/api/chat")
+        assert status == 307
         assert elsewhere.requests == []
 
 
-async def test_an_ordinary_httpx_request_works_too():
-    async with raw_server(answered) as server:
-        transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-        response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
-        assert await response.aread() == WORD + DONE
-        await response.aclose()
-        await transport.aclose()
+async def test_an_exchange_that_is_closed_twice_gives_its_connection_back_once():
+    async with raw_server(answered) as server, exchange.pool() as transport:
+        with exchange.exchange(transport, server.url) as source:
+            await source.head(exchange.post(server.url), source.after(5))
+            assert await source.whole(max_bytes=1000, due_s=source.after(5)) == WORD + DONE
+            source.close()
+            assert transport.connections == {"busy": 0, "idle": 1}
+        assert transport.connections == {"busy": 0, "idle": 1}
 
 
 @pytest.mark.parametrize(
@@ -188,11 +186,11 @@ async def test_a_reply_that_is_no_proper_http_is_a_fault(reply):
         await call.send(reply)
         await call.closed_by_peer()
 
-    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-    async with raw_server(answer) as server, asyncio.timeout(5):
-        with pytest.raises(httpx.RemoteProtocolError):
-            await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
-    await transport.aclose()
+    async with raw_server(answer) as server, exchange.pool() as transport, asyncio.timeout(5):
+        with pytest.raises(ReplyError) as fault:
+            await exchange.answered(transport, server.url)
+        assert isinstance(fault.value.__cause__, httpx.RemoteProtocolError)
+        assert fault.value.blame is Blame.BAD_REPLY
 
 
 async def test_interim_replies_and_pieces_of_a_head_are_no_reply_yet():
@@ -201,16 +199,13 @@ async def test_interim_replies_and_pieces_of_a_head_are_no_reply_yet():
         await asyncio.sleep(0)
         await call.send(b"0 OK\r\nX-Test: \xff\r\nContent-Length: 2\r\n\r\nok")
 
-    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-    async with raw_server(answer) as server:
+    async with raw_server(answer) as server, exchange.pool() as transport:
         for _ in range(2):
-            response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
-            assert response.status_code == 200
-            assert response.headers.multi_items() == [("x-test", "\xff"), ("content-length", "2")]
-            assert await response.aread() == b"ok"
-            await response.aclose()
+            status, headers, body = await exchange.answered(transport, server.url)
+            assert status == 200
+            assert list(headers) == [(b"x-test", b"\xff"), (b"content-length", b"2")]
+            assert body == b"ok"
         assert server.connections == 1
-    await transport.aclose()
 
 
 async def test_a_body_without_a_length_ends_with_its_connection():
@@ -218,34 +213,39 @@ async def test_a_body_without_a_length_ends_with_its_connection():
         await call.send(b"HTTP/1.0 200 OK\r\n\r\nall of it")
         raise ConnectionError
 
-    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-    async with raw_server(answer) as server:
-        response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b"{}"))
-        assert await response.aread() == b"all of it"
-        await response.aclose()
-    await transport.aclose()
+    async with raw_server(answer) as server, exchange.pool() as transport:
+        _, _, body = await exchange.answered(transport, server.url)
+        assert body == b"all of it"
 
 
-async def test_a_backend_that_cannot_be_reached_is_a_fault():
-    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
-    for url, kind in (
-        ("http://127.0.0.1:1/", httpx.ConnectError),
-        ("http://nowhere.invalid/", httpx.ConnectError),
-        ("ftp://127.0.0.1/", httpx.UnsupportedProtocol),
-    ):
-        with pytest.raises(kind):
-            await transport.handle_async_request(httpx.Request("POST", url, content=b"{}"))
-    await transport.aclose()
-    with pytest.raises(httpx.ConnectError):
-        await transport.handle_async_request(httpx.Request("POST", "http://127.0.0.1/", content=b"{}"))
+@pytest.mark.parametrize(
+    ("url", "cause", "blame"),
+    [
+        ("http://127.0.0.1:1/", httpx.ConnectError, Blame.UNREACHABLE),
+        ("http://nowhere.invalid/", httpx.ConnectError, Blame.UNREACHABLE),
+        ("ftp://127.0.0.1/", httpx.UnsupportedProtocol, Blame.BAD_REPLY),
+    ],
+)
+async def test_a_backend_that_cannot_be_reached_is_a_fault(url, cause, blame):
+    async with exchange.pool() as transport:
+        with pytest.raises(ReplyError) as fault:
+            await exchange.answered(transport, url)
+        assert type(fault.value.__cause__) is cause
+        assert fault.value.blame is blame
 
 
-@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", "a\nb", "a\rb", "a\0b"])
-async def test_a_header_cannot_break_out_of_its_line(value):
-    transport = Transport(connect_timeout_s=1, max_idle_per_backend=1)
+async def test_a_transport_that_is_closed_connects_no_more():
+    async with raw_server(answered) as server, exchange.pool() as transport:
+        await transport.aclose()
+        with pytest.raises(ReplyError):
+            await exchange.answered(transport, server.url)
+        assert server.connections == 0
+
+
+@pytest.mark.parametrize("value", [b"a\r\nX-Injected: 1", b"a\nb", b"a\rb", b"a\0b"])
+def test_a_header_cannot_break_out_of_its_line(value):
     with pytest.raises(httpx.LocalProtocolError):
-        await transport.handle_async_request(httpx.Request("POST", "http://127.0.0.1:1/", headers={"X": value}))
-    await transport.aclose()
+        encoded_head("POST", httpx.URL("http://127.0.0.1:1/"), [(b"X", value)])
 
 
 async def test_an_idle_connection_that_speaks_is_not_used_again():
