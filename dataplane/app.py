@@ -28,10 +28,10 @@ from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
 from dataplane.api.exchange import Edge
 from dataplane.api.forwarded import TrustedProxies
-from dataplane.api.front import Front
+from dataplane.api.front import Clients, Front
 from dataplane.api.listener import bound_unread_replies
 from dataplane.api.server import EXPECTED_MESSAGES, Server
-from dataplane.api.watching import Departures, Stalls
+from dataplane.api.watching import Departures, Patience
 from dataplane.config import Settings
 from dataplane.metrics import Metrics
 from dataplane.pipeline import Pipeline
@@ -60,7 +60,6 @@ from dataplane.state.store import StateStore
 from dataplane.state.verifier import ControlPlaneVerifier
 from dataplane.state.watch import Identity, Watch
 from dataplane.state.watcher import RedisWatcher
-from dataplane.tracing import Application
 from dataplane.upstream.client import Backends, Timeouts
 from dataplane.upstream.meter import meters
 from dataplane.upstream.transport import Transport
@@ -129,21 +128,17 @@ class Worker:
             connect_timeout_s=settings.connect_timeout_s, max_idle_per_backend=settings.max_connections
         )
         self.proxies = TrustedProxies(settings.trusted_proxies)
-        self.stalls = Stalls(timeout_s=settings.write_stall_timeout_s)
         self.departures = Departures()
         self.server = Server(
             pipeline=self._pipeline(clock),
             models=self.models,
             edge=_edge(settings),
-            stalls=self.stalls,
             departures=self.departures,
             proxies=self.proxies,
             clock=clock,
         )
         # What clients are answered by.
-        self.clients: Application = (
-            self.server if self.tracing is None else tracing.TracedServer(self.server, self.tracing)
-        )
+        self.clients: Clients = self.server if self.tracing is None else tracing.TracedServer(self.server, self.tracing)
         self._show()
 
     def _settlements(self, calls: Calls) -> Settlements:
@@ -257,8 +252,8 @@ class Worker:
                 for run in (
                     self.link.run(), self.settlements.run(), self.refusals.run(), self.anonymous.run(),
                     self.renewal.run(), self.fence_watch.run(), self.watcher.run(), self.watch.run(),
-                    self.stalls.watch(), self.departures.watch(), self.requests.run(), self._resolve_proxies(),
-                    self._drain(), self._bound_unread_replies(),
+                    Patience(self.server.in_flight).watch(), self.departures.watch(), self.requests.run(),
+                    self._resolve_proxies(), self._drain(), self._bound_unread_replies(),
                 )
             ]  # fmt: skip
             self._listen_for_stop()

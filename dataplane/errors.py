@@ -239,3 +239,15 @@ class ClientClosedError(GatewayError):
 
     code = "client_closed"
     source = "client"
+
+
+def release_frames(error: BaseException) -> None:
+    """Lets go of the frames that an error has passed, and those before it in its chain.
+
+    They refer to the error as it does to them, so that everything they hold, down to the connection of the request,
+    would else live until the interpreter next looks for cycles. Call it where the error is handled for good.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        chain.__traceback__ = None
+        chain = chain.__cause__ or chain.__context__

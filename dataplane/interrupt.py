@@ -34,6 +34,17 @@ class Interrupt:
         """Why the request was stopped; None while it was not."""
         return self._reason
 
+    def surface(self, kind: type[GatewayError]) -> None:
+        """Inside the block, where a cancellation has come up: raises the reason if it is one of this kind.
+
+        The request then goes on with that error as with any other. Somebody else's cancellation stands.
+        """
+        reason, task = self._reason, self._task
+        if task is not None and isinstance(reason, kind) and task.cancelling() == 1:
+            task.uncancel()
+            self._reason = None
+            raise reason from None
+
     def __enter__(self) -> Self:
         self._task = asyncio.current_task()
         return self

@@ -18,7 +18,9 @@ from typing import Any, Protocol
 from litestar.types import HTTPScope, Message, Receive, Send
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, get_current_span
 
-from dataplane.api import routes
+from dataplane.api import header, routes
+from dataplane.api.front import Clients
+from dataplane.api.heads import Fields
 from dataplane.metrics import operation_of
 from dataplane.ports import Keys, Leases, Reply, Upstreams
 from dataplane.values import Arrival, Candidate, Demand, InferenceRequest, Lease, Principal, RequestId
@@ -27,14 +29,6 @@ from shared.records import UsageEvent
 from shared.telemetry import Tracing
 
 _SERVER_ERROR = 500
-
-
-class Application(Protocol):
-    """What answers clients."""
-
-    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
-        ...
 
 
 class Verifier(Protocol):
@@ -48,20 +42,20 @@ class Verifier(Protocol):
 class TracedServer:
     """The application with a span around each request that is drawn."""
 
-    def __init__(self, server: Application, tracing: Tracing) -> None:
+    def __init__(self, server: Clients, tracing: Tracing) -> None:
         self._server = server
         self._tracing = tracing
 
-    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: HTTPScope, fields: Fields, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if not self._tracing.draws():
-            await self._server(scope, receive, send)
+            await self._server(scope, fields, receive, send)
             return
         method, route = _method(scope["method"]), routes.match(scope["method"], scope["raw_path"])
         with self._tracing.tracer.start_as_current_span(
             f"{method} {route.name}",
             kind=SpanKind.SERVER,
-            links=telemetry.links_to(_traceparent(scope)),
+            links=telemetry.links_to(_traceparent(fields)),
             attributes={"http.request.method": method, "http.route": route.name},
             record_exception=False,
             set_status_on_exception=False,
@@ -75,7 +69,7 @@ class TracedServer:
                 await send(message)
 
             try:
-                await self._server(scope, receive, observed)
+                await self._server(scope, fields, receive, observed)
             except BaseException:
                 # The connection is cut: the client has left, or its stream ended with an error event.
                 span.set_status(StatusCode.ERROR)
@@ -305,5 +299,6 @@ def _method(method: str) -> str:
     return method if method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS") else "_OTHER"
 
 
-def _traceparent(scope: HTTPScope) -> str | None:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), None)
+def _traceparent(fields: Fields) -> str | None:
+    values = fields.get(header.TRACE_PARENT)
+    return None if values is None else values[0].decode("latin-1")

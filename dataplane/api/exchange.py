@@ -7,16 +7,18 @@ watched here: the body's deadline, the disconnect message of ``receive``, and wr
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 
 import msgspec
-from litestar.types import HTTPScope, Receive, Send
+from litestar.types import Receive, Send
 
 from dataplane.api import header
 from dataplane.api.dialect import Caps, Endpoint, Rendering
+from dataplane.api.heads import Fields
 from dataplane.api.lingering import drop_body
 from dataplane.api.problems import rate_headers
-from dataplane.api.watching import Departures, Stalls
+from dataplane.api.watching import Departures
 from dataplane.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -64,19 +66,19 @@ class HTTPExchange:
         "_departures",
         "_edge",
         "_endpoint",
+        "_fields",
         "_inference",
         "_loop",
         "_rates",
         "_receive",
         "_rendering",
-        "_scope",
         "_send",
-        "_stalls",
+        "_wants_body",
         "_watcher",
         "arrival",
+        "due_s",
         "interrupt",
         "started",
-        "writing_since_s",
     )
 
     def __init__(
@@ -84,23 +86,23 @@ class HTTPExchange:
         *,
         endpoint: Endpoint | None,
         edge: Edge,
-        stalls: Stalls,
         departures: Departures,
         arrival: Arrival,
         credentials: Credentials,
         interrupt: Interrupt,
-        scope: HTTPScope,
+        fields: Fields,
+        wants_body: bool,
         receive: Receive,
         send: Send,
     ) -> None:
         self._endpoint = endpoint
         self._edge = edge
-        self._stalls = stalls
         self._departures = departures
         self.arrival = arrival
         self._credentials = credentials
         self.interrupt = interrupt
-        self._scope = scope
+        self._fields = fields
+        self._wants_body = wants_body
         self._receive = receive
         self._send = send
         # Whether nothing more is read of the body: all of it came, or waiting for it has failed.
@@ -111,7 +113,8 @@ class HTTPExchange:
         self._watcher: asyncio.Task[None] | None = None
         # Whether a status line has left: from then on an error can only be an event.
         self.started = False
-        self.writing_since_s: float | None = None
+        # See ``watching.Waiter``.
+        self.due_s = math.inf
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -137,12 +140,23 @@ class HTTPExchange:
     async def body(self) -> bytes:
         """The whole body. Raises ``RequestError`` (400, 408, 413, 415)."""
         declared = self._declared_length()
+        self.due_s = self._loop.time() + self._edge.body_timeout_s
         try:
-            async with asyncio.timeout(self._edge.body_timeout_s):
-                return await self._read(declared)
-        except TimeoutError:
+            return await self._read(declared)
+        except asyncio.CancelledError:
+            # So that a body that is late is refused like any other that is wrong.
+            self.interrupt.surface(BodyTimeoutError)
+            raise
+        finally:
+            self.due_s = math.inf
+
+    def overdue(self) -> None:
+        """See ``watching.Waiter``."""
+        if self.started:
+            self.interrupt.fire(ClientClosedError("the client stopped reading"))
+        else:
             self._body_is_over = True
-            raise BodyTimeoutError("the body did not arrive in time") from None
+            self.interrupt.fire(BodyTimeoutError("the body did not arrive in time"))
 
     async def deliver(self, batches: AsyncIterator[Batch]) -> None:
         """See ``ports.Exchange``."""
@@ -168,7 +182,7 @@ class HTTPExchange:
     async def refuse(self, status: int, headers: Headers, body: bytes) -> None:
         """Writes a whole reply with exactly these headers."""
         await self._start(status, headers)
-        await self._write(b"" if self._scope["method"] == "HEAD" else body, more=False)
+        await self._write(body if self._wants_body else b"", more=False)
 
     async def end_with(self, event: bytes) -> None:
         """Writes the last event of a stream that failed; the connection is cut afterwards by the caller."""
@@ -182,27 +196,29 @@ class HTTPExchange:
         """Drops what is left of a body that was refused unread; returns at once after any other request."""
         if not self._body_is_over:
             self._body_is_over = True
-            await drop_body(self._scope, self._receive)
+            await drop_body(self._fields, self._receive)
 
     async def close(self) -> None:
         """Stops watching the client; idempotent."""
         self._departures.forget(self)
-        self._stalls.forget(self)
         watcher, self._watcher = self._watcher, None
         if watcher is not None and not watcher.done():
             watcher.cancel()
             await asyncio.wait((watcher,))
 
     def _declared_length(self) -> int | None:
-        length: int | None = None
-        for name, value in self._scope["headers"]:
-            if name == header.CONTENT_LENGTH:
-                length = int(value)
-            elif name == header.CONTENT_ENCODING and value.strip().lower() not in _IDENTITY:
+        fields = self._fields
+        for value in fields.get(header.CONTENT_ENCODING, ()):
+            if value.strip().lower() not in _IDENTITY:
                 raise UnsupportedMediaError("Content-Encoding must be identity")
-            elif name == header.CONTENT_TYPE and value.partition(b";")[0].strip().lower() not in _TYPES:
+        for value in fields.get(header.CONTENT_TYPE, ()):
+            if value not in _TYPES and value.partition(b";")[0].strip().lower() not in _TYPES:
                 raise UnsupportedMediaError("Content-Type must be application/json")
-        if length is not None and length > self._edge.max_body_bytes:
+        lengths = fields.get(header.CONTENT_LENGTH)
+        if lengths is None:
+            return None
+        length = int(lengths[-1])
+        if length > self._edge.max_body_bytes:
             raise self._too_large()
         return length
 
@@ -282,16 +298,15 @@ class HTTPExchange:
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.started = True
-        self._stalls.expect(self)
         headers.append(SERVER)
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write(self, data: bytes, *, more: bool) -> None:
-        self.writing_since_s = self._loop.time()
+        self.due_s = self._loop.time() + self._edge.write_stall_timeout_s
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
         finally:
-            self.writing_since_s = None
+            self.due_s = math.inf
 
     def __repr__(self) -> str:
         return f"HTTPExchange(request_id={self.arrival.request_id!r}, started={self.started})"

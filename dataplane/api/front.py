@@ -18,6 +18,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from dataplane.api import heads, problems, routes
 from dataplane.api.exchange import SERVER
+from dataplane.api.heads import Fields
 from dataplane.api.lingering import drop_body
 from dataplane.errors import RequestError
 
@@ -25,8 +26,8 @@ from dataplane.errors import RequestError
 class Clients(Protocol):
     """What answers clients."""
 
-    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+    async def __call__(self, scope: HTTPScope, fields: Fields, receive: Receive, send: Send) -> None:
+        """Answers one request. ``fields`` is what was read of its head."""
         ...
 
 
@@ -47,14 +48,15 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or runs the application's lifespan."""
         if scope["type"] == ScopeType.HTTP:
+            fields = heads.fields(scope)
             try:
-                heads.check(scope)
+                heads.check(scope, fields)
             except RequestError as error:
                 await self._refuse(scope, send, error)
-                await drop_body(scope, receive)
+                await drop_body(fields, receive)
                 return
             if scope["method"] != "GET" or scope["raw_path"] not in self._own_paths:
-                await self._clients(scope, receive, send)
+                await self._clients(scope, fields, receive, send)
                 return
             send = self._with_request_id(send)
         await self._app(scope, receive, send)

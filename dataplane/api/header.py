@@ -28,6 +28,7 @@ REQUEST_ID = b"x-request-id"
 RETRY_AFTER = b"retry-after"
 SERVER = b"server"
 SHOULD_RETRY = b"x-should-retry"
+TRACE_PARENT = b"traceparent"
 TRANSFER_ENCODING = b"transfer-encoding"
 WWW_AUTHENTICATE = b"www-authenticate"
 
@@ -83,4 +84,5 @@ REQUEST: Mapping[bytes, str] = {
     EXPECT: "`100-continue`: the body is asked for once everything else about the request is in order",
     HOST: "A name or an address, once",
     FORWARDED_FOR: "Believed of `GATEWAY_TRUSTED_PROXIES` alone",
+    TRACE_PARENT: "Where the request is traced, its span links to the one that is named here (W3C Trace Context)",
 }

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import asyncio
 
-from litestar.types import HTTPScope, Receive
+from litestar.types import Receive
 
 from dataplane.api import header
+from dataplane.api.heads import Fields
 
 # Whoever writes longer or more than this without reading is cut.
 LINGER_S = 2.0
 LINGER_BYTES = 16 * 2**20
 
+_NONE = [b"0"]
 
-async def drop_body(scope: HTTPScope, receive: Receive) -> None:
+
+async def drop_body(fields: Fields, receive: Receive) -> None:
     """Reads the rest of a request's body, within the bounds above. Call it after the last byte of the reply."""
-    if not _is_sending(scope):
+    if not _is_sending(fields):
         return
     size = 0
     try:
@@ -35,12 +38,8 @@ async def drop_body(scope: HTTPScope, receive: Receive) -> None:
         return
 
 
-def _is_sending(scope: HTTPScope) -> bool:
+def _is_sending(fields: Fields) -> bool:
     """Whether a body is on its way: one was declared, and not held back until somebody asks for it."""
-    declared = False
-    for name, value in scope["headers"]:
-        if name == header.EXPECT:
-            return False
-        if name == header.TRANSFER_ENCODING or (name == header.CONTENT_LENGTH and value != b"0"):
-            declared = True
-    return declared
+    if header.EXPECT in fields:
+        return False
+    return header.TRANSFER_ENCODING in fields or fields.get(header.CONTENT_LENGTH, _NONE) != _NONE

@@ -16,8 +16,9 @@ from dataplane.api import header, listings, problems, routes
 from dataplane.api.dialect import JSON_UTF8
 from dataplane.api.exchange import Edge, HTTPExchange
 from dataplane.api.forwarded import TrustedProxies
+from dataplane.api.heads import Fields
 from dataplane.api.routes import Kind, Route
-from dataplane.api.watching import Departures, Stalls
+from dataplane.api.watching import Departures
 from dataplane.errors import (
     CannotCheckError,
     ClientClosedError,
@@ -26,6 +27,7 @@ from dataplane.errors import (
     NotReadyError,
     Unchecked,
     UnknownRouteError,
+    release_frames,
 )
 from dataplane.interrupt import Interrupt
 from dataplane.pipeline import Pipeline
@@ -65,7 +67,6 @@ class Server:
         pipeline: Pipeline,
         models: Models,
         edge: Edge,
-        stalls: Stalls,
         departures: Departures,
         proxies: TrustedProxies,
         clock: Clock,
@@ -73,7 +74,6 @@ class Server:
         self._pipeline = pipeline
         self._models = models
         self._edge = edge
-        self._stalls = stalls
         self._departures = departures
         self._proxies = proxies
         self._clock = clock
@@ -86,27 +86,30 @@ class Server:
         self.idle = asyncio.Event()
         self.idle.set()
 
-    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+    async def __call__(self, scope: HTTPScope, fields: Fields, receive: Receive, send: Send) -> None:
+        """Answers one request. ``fields`` is what was read of its head."""
         route = routes.match(scope["method"], scope["raw_path"])
         interrupt = Interrupt()
-        exchange = self._exchange(route, interrupt, scope, receive, send)
+        exchange = self._exchange(route, interrupt, scope, fields, receive, send)
         self.in_flight.add(exchange)
         self.idle.clear()
         try:
             with interrupt:
                 await self._answer(route, exchange, scope["raw_path"])
-        except ClientClosedError:
+        except ClientClosedError as left:
+            release_frames(left)
             # Nobody is left to read an answer. A client that merely stopped reading still holds the connection.
             if exchange.started:
                 raise ConnectionCut from None
         except GatewayError as error:
+            release_frames(error)
             if isinstance(error, CannotCheckError) and error.retryable:
                 self.unchecked[error.reason] += 1
             await self._fail(route, exchange, error)
-        except Exception:
+        except Exception as mistake:
             self.failed_unexpectedly += 1
             _log.exception("request_failed_unexpectedly", request_id=exchange.arrival.request_id, route=route.name)
+            release_frames(mistake)
             await self._fail(route, exchange, GatewayError())
         finally:
             await exchange.close()
@@ -121,17 +124,10 @@ class Server:
             exchange.interrupt.fire(NotReadyError("draining", reason="draining"))
 
     def _exchange(
-        self, route: Route, interrupt: Interrupt, scope: HTTPScope, receive: Receive, send: Send
+        self, route: Route, interrupt: Interrupt, scope: HTTPScope, fields: Fields, receive: Receive, send: Send
     ) -> HTTPExchange:
-        authorization: list[bytes] = []
-        forwarded: list[bytes] = []
-        for name, value in scope["headers"]:
-            if name == header.AUTHORIZATION:
-                authorization.append(value)
-            elif name == header.FORWARDED_FOR:
-                forwarded.append(value)
         client = scope["client"]
-        client_ip = self._proxies.client_ip(client[0] if client else "", forwarded)
+        client_ip = self._proxies.client_ip(client[0] if client else "", fields.get(header.FORWARDED_FOR, ()))
         arrival = Arrival(
             request_id=RequestId(os.urandom(16).hex()),
             dialect=route.dialect,
@@ -143,12 +139,12 @@ class Server:
         return HTTPExchange(
             endpoint=route.endpoint,
             edge=self._edge,
-            stalls=self._stalls,
             departures=self._departures,
             arrival=arrival,
-            credentials=Credentials(authorization=tuple(authorization), client_ip=client_ip),
+            credentials=Credentials(authorization=tuple(fields.get(header.AUTHORIZATION, ())), client_ip=client_ip),
             interrupt=interrupt,
-            scope=scope,
+            fields=fields,
+            wants_body=scope["method"] != "HEAD",
             receive=receive,
             send=send,
         )

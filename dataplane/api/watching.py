@@ -1,23 +1,24 @@
-"""What is noticed of clients by one look at all of them: those that stop reading, and those that leave.
+"""What is noticed of clients by one look at all of them: those that neither send nor read, and those that leave.
 
-A timer or a task for each request would cost more than most of what a request does; here a request that is answered at
-once is entered into a dictionary and taken out again.
+A timer or a task for each request would cost more than most of what a request does; here a request that waits for its
+client notes a moment, and one that is answered at once is entered into a dictionary and taken out again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Protocol
 
-from dataplane.errors import ClientClosedError
-from dataplane.interrupt import Interrupt
 
+class Waiter(Protocol):
+    """A request; ``due_s`` is when, on the loop's clock, its client must have sent or read something, or infinity."""
 
-class Writer(Protocol):
-    """A request that is being answered; while it writes, since when on the loop's clock."""
+    due_s: float
 
-    interrupt: Interrupt
-    writing_since_s: float | None
+    def overdue(self) -> None:
+        """Ends the request: the client has not done its part in time."""
+        ...
 
 
 class Asker(Protocol):
@@ -28,35 +29,25 @@ class Asker(Protocol):
         ...
 
 
-class Stalls:
-    """Writes that are waiting for a client to read; one look per second ends those that wait too long."""
+class Patience:
+    """What clients take too long for: a body that does not come, a reply that nobody reads."""
 
-    PERIOD_S = 1.0
+    PERIOD_S = 0.25
 
-    def __init__(self, *, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self._answering: dict[Writer, None] = {}
-
-    def expect(self, exchange: Writer) -> None:
-        """From now on it writes."""
-        self._answering[exchange] = None
-
-    def forget(self, exchange: Writer) -> None:
-        """The request is over."""
-        self._answering.pop(exchange, None)
+    def __init__(self, waiters: Collection[Waiter]) -> None:
+        self._waiters = waiters
 
     async def watch(self) -> None:
-        """Runs until cancelled."""
+        """Looks at everybody, again and again, until it is cancelled."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.PERIOD_S)
-            oldest_s = loop.time() - self._timeout_s
-            for exchange in self._answering:
-                if exchange.writing_since_s is not None and exchange.writing_since_s < oldest_s:
-                    exchange.interrupt.fire(ClientClosedError("the client stopped reading"))
+            now_s = loop.time()
+            for waiter in [one for one in self._waiters if one.due_s < now_s]:
+                waiter.overdue()
 
     def __repr__(self) -> str:
-        return f"Stalls(answering={len(self._answering)})"
+        return f"Patience(waiters={len(self._waiters)})"
 
 
 class Departures:

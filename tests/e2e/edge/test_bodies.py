@@ -13,6 +13,8 @@ from tests.e2e.edge.wire import Wire, answers, ask, chat_body, chunked, request
 
 CAP_BYTES = 262_144
 CONTINUE = b"Expect: 100-continue"
+# Far longer than the rest of a refused body is waited for.
+SILENT_FOR_S = 10.0
 
 
 def declared(api_key: str, size: int, *fields: bytes) -> bytes:
@@ -134,6 +136,17 @@ def test_who_is_still_sending_when_refused_is_not_reset(wire, mock, api_key, sta
     else:
         assert wire.send(request(api_key, body=chat_body())).answer().status == 200
     assert not wire.was_reset
+
+
+def test_who_falls_silent_when_refused_is_cut(gateway, api_key):
+    """A1.7: no refused request keeps its connection by promising a body, whatever it was refused for."""
+    for key, start in ((None, b"POST /api/chat"), ("nz_none", b"POST /api/chat"), (api_key, b"POST /api/pull")):
+        with Wire(gateway.url) as wire:
+            wire.send(request(key, b"Content-Length: 100000", start=start + b" HTTP/1.1") + b"{")
+            answer = wire.answer()
+            assert answer is not None
+            assert answer.status in (401, 403)
+            assert wire.closed_within(SILENT_FOR_S)
 
 
 def test_who_never_stops_sending_is_cut(wire, mock, api_key):

@@ -18,8 +18,8 @@ class Recorder:
         self.paths: list[str] = []
         self.kinds: list[str] = []
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive, send
+    async def __call__(self, scope: Any, *rest: Any, **named: Any) -> None:
+        del rest, named
         self.kinds.append(scope["type"])
         self.paths.append(scope.get("path", ""))
 

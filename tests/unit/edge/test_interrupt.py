@@ -36,6 +36,45 @@ async def test_the_first_reason_wins():
     assert isinstance(interrupt.reason, LeaseLostError)
 
 
+async def test_a_reason_of_its_kind_surfaces_where_it_is_asked_for():
+    interrupt = Interrupt()
+    with interrupt:
+        interrupt.fire(LeaseLostError("cut"))
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            interrupt.surface(ClientClosedError)
+            with pytest.raises(LeaseLostError):
+                interrupt.surface(LeaseLostError)
+        # The request goes on, and may be ended for another reason.
+        await asyncio.sleep(0)
+        asyncio.get_running_loop().call_soon(interrupt.fire, ClientClosedError("gone"))
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(10)
+        interrupt_reason = interrupt.reason
+    assert isinstance(interrupt_reason, ClientClosedError)
+    assert not pending_cancellations()
+
+
+async def test_somebody_elses_cancellation_does_not_surface():
+    interrupt = Interrupt()
+
+    async def request() -> None:
+        with interrupt:
+            try:
+                await asyncio.sleep(10)
+            except asyncio.CancelledError:
+                interrupt.surface(ClientClosedError)
+                raise
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    interrupt.fire(ClientClosedError("gone"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_after_the_block_nothing_happens():
     interrupt = Interrupt()
     with interrupt:

@@ -1,7 +1,8 @@
-"""What a server counts of errors: those that nobody has foreseen, and those that something could not be checked."""
+"""What a server counts of errors, those that nobody has foreseen and those of checks, and what it keeps of them."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import MutableMapping
 from typing import Any, cast
 
@@ -9,11 +10,18 @@ import pytest
 import structlog
 
 from dataplane.api.dialect import Caps
-from dataplane.api.exchange import Edge
+from dataplane.api.exchange import Edge, HTTPExchange
 from dataplane.api.forwarded import TrustedProxies
 from dataplane.api.server import Server
-from dataplane.api.watching import Departures, Stalls
-from dataplane.errors import CannotCheckError, ForbiddenError, KeyRefusedError, LeaseLostError, NotReadyError
+from dataplane.api.watching import Departures
+from dataplane.errors import (
+    CannotCheckError,
+    ClientClosedError,
+    ForbiddenError,
+    KeyRefusedError,
+    LeaseLostError,
+    NotReadyError,
+)
 from dataplane.pipeline import Pipeline
 from dataplane.ports import Models
 from tests.fakes.manual_clock import ManualClock
@@ -26,7 +34,9 @@ class Broken:
         self._error = error
 
     async def refuse(self, exchange: object, refusal: Exception) -> None:
-        raise self._error
+        # As the stages do: the frame has a name for the error, which has the frame in its traceback.
+        error = self._error
+        raise error
 
 
 async def answered(error: Exception) -> tuple[Server, list[Any], list[MutableMapping[str, Any]]]:
@@ -42,7 +52,6 @@ async def answered(error: Exception) -> tuple[Server, list[Any], list[MutableMap
         pipeline=cast("Pipeline", Broken(error)),
         models=cast("Models", None),
         edge=edge,
-        stalls=Stalls(timeout_s=1),
         departures=Departures(),
         proxies=TrustedProxies(()),
         clock=ManualClock(0),
@@ -55,9 +64,9 @@ async def answered(error: Exception) -> tuple[Server, list[Any], list[MutableMap
     async def receive() -> Any:
         return {"type": "http.disconnect"}
 
-    scope: Any = {"method": "GET", "raw_path": b"/nowhere", "headers": [], "client": ("127.0.0.1", 1)}
+    scope: Any = {"method": "GET", "raw_path": b"/nowhere", "client": ("127.0.0.1", 1)}
     with structlog.testing.capture_logs() as lines:
-        await server(scope, receive, send)
+        await server(scope, {}, receive, send)
     return server, sent, lines
 
 
@@ -88,3 +97,19 @@ async def test_what_could_not_be_checked_is_counted_by_its_reason(error, reason)
 async def test_a_refusal_that_was_checked_is_not_counted_among_those(error):
     server, _, _ = await answered(error)
     assert server.unchecked == {}
+
+
+@pytest.mark.parametrize(
+    "error", [ForbiddenError("endpoint_blocked"), ClientClosedError("gone"), ValueError("mistake")]
+)
+async def test_nothing_of_a_refused_request_waits_for_the_search_for_cycles(error):
+    """The server below keeps a connection whose body was not read as long as anybody could still ask for it."""
+    gc.collect()
+    gc.disable()
+    try:
+        server, _, _ = await answered(error)
+        kept = [one for one in gc.get_objects() if isinstance(one, HTTPExchange)]
+    finally:
+        gc.enable()
+    assert not kept
+    assert not server.in_flight
