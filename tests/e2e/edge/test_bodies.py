@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import time
 import zlib
+from typing import Any
 
 import psutil
 import pytest
@@ -15,6 +16,16 @@ CAP_BYTES = 262_144
 CONTINUE = b"Expect: 100-continue"
 # Far longer than the rest of a refused body is waited for.
 SILENT_FOR_S = 10.0
+
+# What a request is refused for before its body is looked at: the status, and what is different about it.
+REFUSED: dict[str, tuple[int, dict[str, Any]]] = {
+    "bad-key": (401, {"api_key": "nz_none"}),
+    "no-key": (401, {"api_key": None}),
+    "management": (403, {"start": b"POST /api/push HTTP/1.1"}),
+    "unknown": (404, {"start": b"POST /nope HTTP/1.1"}),
+    "media": (415, {"content_type": b"application/xml"}),
+    "host": (400, {"host": None}),
+}
 
 
 def declared(api_key: str, size: int, *fields: bytes) -> bytes:
@@ -73,18 +84,7 @@ def test_an_honest_expectation_is_answered_before_the_body(wire, mock, api_key):
     assert wire.send(body).answer().status == 200
 
 
-@pytest.mark.parametrize(
-    ("status", "change"),
-    [
-        (401, {"api_key": "nz_none"}),
-        (401, {"api_key": None}),
-        (403, {"start": b"POST /api/push HTTP/1.1"}),
-        (404, {"start": b"POST /nope HTTP/1.1"}),
-        (415, {"content_type": b"application/xml"}),
-        (400, {"host": None}),
-    ],
-    ids=["bad-key", "no-key", "management", "unknown", "media", "host"],
-)
+@pytest.mark.parametrize(("status", "change"), REFUSED.values(), ids=REFUSED)
 def test_nobody_is_asked_for_a_body_in_vain(wire, mock, api_key, status, change):
     """A1.7: the refusal comes instead of the 100."""
     answer = wire.send(
@@ -103,18 +103,7 @@ def test_who_sends_all_of_it_regardless_can_read_the_refusal(gateway, mock, api_
     assert mock.requests() == []
 
 
-@pytest.mark.parametrize(
-    ("status", "change"),
-    [
-        (413, {}),
-        (401, {"api_key": None}),
-        (403, {"start": b"POST /api/push HTTP/1.1"}),
-        (404, {"start": b"POST /nope HTTP/1.1"}),
-        (415, {"content_type": b"application/xml"}),
-        (400, {"host": None}),
-    ],
-    ids=["too-long", "no-key", "management", "unknown", "media", "host"],
-)
+@pytest.mark.parametrize(("status", "change"), [(413, {}), *REFUSED.values()], ids=["too-long", *REFUSED])
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 def test_who_is_still_sending_when_refused_is_not_reset(wire, mock, api_key, status, change, framing):
     """A1.7: a reset would overtake the refusal, and a proxy that writes sees nothing but its failed write."""

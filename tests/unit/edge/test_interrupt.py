@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 
 import pytest
 
@@ -13,6 +14,17 @@ def pending_cancellations() -> int:
     task = asyncio.current_task()
     assert task is not None
     return task.cancelling()
+
+
+async def stays_cancelled(request: Coroutine[None, None, None], interrupt: Interrupt) -> None:
+    """Interrupts the request and cancels its task at the same moment."""
+    task = asyncio.create_task(request)
+    await asyncio.sleep(0)
+    interrupt.fire(ClientClosedError("gone"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
 
 
 async def test_the_reason_comes_out_of_the_block():
@@ -67,12 +79,7 @@ async def test_somebody_elses_cancellation_does_not_surface():
                 interrupt.surface(ClientClosedError)
                 raise
 
-    task = asyncio.create_task(request())
-    await asyncio.sleep(0)
-    interrupt.fire(ClientClosedError("gone"))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await stays_cancelled(request(), interrupt)
 
 
 async def test_after_the_block_nothing_happens():
@@ -91,13 +98,7 @@ async def test_somebody_elses_cancellation_stays_one():
         with interrupt:
             await asyncio.sleep(10)
 
-    task = asyncio.create_task(request())
-    await asyncio.sleep(0)
-    interrupt.fire(ClientClosedError("gone"))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert task.cancelled()
+    await stays_cancelled(request(), interrupt)
 
 
 async def test_a_stop_that_came_too_late_to_matter_leaves_no_trace():
