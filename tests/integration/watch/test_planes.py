@@ -255,7 +255,7 @@ async def test_without_redis_an_announcement_says_so_and_leaves_the_turn_to_the_
 
 
 async def test_a_worker_is_seen_by_the_other_control_planes(client, served, database):
-    async with watching(replica := Replica([served.address], heartbeat_s=0.05)):
+    async with watching(replica := Replica([served.address])):
         record = await eventually(lambda: record_of(Replicas(client, timeout_s=1), replica.worker_id))
         assert record.control_plane == "one"
         assert abs(record.seen_at_ms - (await client.time())[0] * 1000) < 5000
