@@ -68,7 +68,12 @@ class Replica:
     """The real client of the watch, with nothing behind it."""
 
     def __init__(
-        self, addresses: Sequence[str], *, heartbeat_s: float = HEARTBEAT_S, token: str = DATAPLANE_TOKEN, revision: int = 0
+        self,
+        addresses: Sequence[str],
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        token: str = DATAPLANE_TOKEN,
+        revision: int = 0,
     ) -> None:
         self.learnt = Learnt()
         self.worker_id = str(uuid.uuid4())
@@ -107,7 +112,7 @@ async def watching(*replicas: Replica) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for replica in replicas:
             await stack.enter_async_context(replica.watching())
-        await until(lambda: all(replica.watch.is_current for replica in replicas), timeout_s=10)
+        await until(lambda: all(replica.watch.is_current for replica in replicas), timeout_s=30)
         yield
 
 
@@ -171,7 +176,7 @@ class RawStream:
     async def hello(self, revision: int = 0, worker_id: str = "w") -> None:
         await self.say(hello=pb.Hello(worker_id=worker_id, address="127.0.0.1:1", revision=revision))
 
-    async def next(self, *kinds: str, timeout_s: float = 5.0) -> pb.WatchResponse:
+    async def next(self, *kinds: str, timeout_s: float = 15.0) -> pb.WatchResponse:
         """The next message that is not a heartbeat, unless these are wanted; fails at the end of the stream."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -183,7 +188,7 @@ class RawStream:
 
     async def code(self) -> grpc.StatusCode:
         """How it ends; what is still on the way is read first."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while await self.call.read() is not grpc.aio.EOF:
                     pass
