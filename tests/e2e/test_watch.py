@@ -28,7 +28,7 @@ from neuronetz.admin.v1 import key_pb2, publication_pb2
 from shared import keyspace, logs
 from tests.canaries import PROMPT
 from tests.e2e.crowd import Answer, Client, Traffic, ask_all, chat
-from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
+from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, is_ready, running
 from tests.e2e.streams import OpenStream, open_streams
 from tests.fakes.tcp_proxy import proxy_in_a_thread
 
@@ -279,7 +279,7 @@ def test_without_control_planes_requests_go_on_and_a_new_worker_serves_from_redi
         victim = pair.worker(1)
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: not _runs(victim), what="the end of a worker")
-        eventually(lambda: _is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
+        eventually(lambda: is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
         assert status(pair.urls[1], key) == 200
     assert {answer.status for answer in traffic.answers} == {200}
     wait_for_workers(pair)
@@ -305,7 +305,7 @@ def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair,
         victim = pair.worker(1)
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: not _runs(victim), what="the end of a worker")
-        eventually(lambda: _is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
+        eventually(lambda: is_ready(pair.urls[1]), timeout_s=20, what="a worker that knows Redis alone")
         assert status(pair.urls[1], key) == 200
         eventually(lambda: time.monotonic() - gone_at_s >= outage_s, timeout_s=outage_s + 1)
         assert status(pair.urls[1], key) == 200
@@ -316,13 +316,6 @@ def test_without_control_planes_and_postgres_nothing_fails_for_a_long_time(pair,
     assert len(traffic.answers) > 5 * outage_s
     revoke(pair, key)
     assert statuses(pair, key) == {401}
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def test_without_redis_a_revocation_is_pending_and_cuts_all_the_same(pair, endless):
@@ -378,7 +371,7 @@ class Rolling:
             number += 1
             turns = [self._urls[(number + offset) % len(self._urls)] for offset in range(len(self._urls))]
             for url in turns:
-                if not _is_ready(url):
+                if not is_ready(url):
                     continue
                 client = Client(url, self._key)
                 self.answers.append(await client.ask(chat(number)))
@@ -401,7 +394,7 @@ def test_a_rolling_restart_of_both_planes_fails_no_request(pair, watch_mock):
                 eventually(lambda gone=pid: not _runs(gone), timeout_s=20, what=f"the end of a {role}")  # type: ignore[misc]
                 eventually(lambda kind=role: len(children(pair, kind)) == 2, timeout_s=20, what="its successor")  # type: ignore[misc]
                 if role == "dataplane":
-                    eventually(lambda: all(map(_is_ready, pair.urls)), timeout_s=20, what="that all are ready")
+                    eventually(lambda: all(map(is_ready, pair.urls)), timeout_s=20, what="that all are ready")
                 else:
                     eventually(lambda: all(map(_serves, pair.description["admin_addresses"])), timeout_s=20)
                 seen = len(client.answers)
@@ -418,7 +411,7 @@ def test_a_stream_beyond_the_drain_time_ends_with_an_error_event(pair, endless):
     os.kill(psutil.Process(worker).ppid(), signal.SIGTERM)
     assert_cut([stream], asked_at_s, within_s=10)
     eventually(lambda: not _runs(worker), timeout_s=20, what="the end of the worker")
-    eventually(lambda: _is_ready(pair.urls[0]), timeout_s=20, what="its successor")
+    eventually(lambda: is_ready(pair.urls[0]), timeout_s=20, what="its successor")
     wait_for_workers(pair)
 
 

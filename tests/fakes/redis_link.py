@@ -10,7 +10,6 @@ from dataplane.quota.link import Link
 from shared.redaction import Secret
 from tests.fakes.waiting import until
 
-
 # Longer than a busy machine takes for a hundred admissions at once. What waits for a deadline has a short one.
 PATIENT_S = 3.0
 IMPATIENT_S = 0.5
