@@ -201,7 +201,7 @@ async def test_acknowledgements_wake_whoever_waits_for_them(served):
         waiting = asyncio.create_task(served.workers.changed())
         await asyncio.sleep(0)
         revision = await served.hub.announce(KEY)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await waiting
         await until(lambda: served.workers.records[0].revision == revision)
     await until(lambda: not served.workers.records)

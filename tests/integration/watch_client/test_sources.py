@@ -101,7 +101,7 @@ async def test_redis_is_asked_less_often_while_the_stream_brings_everything(
 
 
 async def test_models_expire_while_the_stream_only_beats(unconnected: Link, fast, monkeypatch):
-    async with serving(StateServer(snapshot(7, config(7), discovered(7, "llama3"), valid_ms=300))) as server:
+    async with serving(StateServer(snapshot(7, config(7), discovered(7, "llama3"), valid_ms=1000))) as server:
         worker = Worker(unconnected, [server.address])
         async with worker.watching(), Reading(worker, monkeypatch):
             await until(lambda: worker.readiness.ready)
