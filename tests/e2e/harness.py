@@ -28,6 +28,7 @@ import redis as redis_client
 from deploy.local.ports import free_port, is_free
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 from shared import keyspace
+from tests.fakes import own_ports
 
 START_TIMEOUT_S = 90.0
 
@@ -166,6 +167,7 @@ class Gateway(Process):
     """A running ``neuronetz-gateway up --json``."""
 
     def __init__(self, state: Path, backends: Sequence[Backend], *options: str, replicas: int = 1) -> None:
+        own_ports.choose_for(state)
         named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),

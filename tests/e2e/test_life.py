@@ -18,6 +18,8 @@ from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
+# Whoever waited for Redis, instead of the deadline of 150 ms, would be told when the patience of this client is over.
+REFUSED_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,8 @@ def test_a_suspended_tenant_is_refused_and_a_resumed_one_served(own):
 def test_an_expired_key_is_refused(own):
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    key = own.key("life", expires_at=Timestamp(seconds=int(time.time()) + 2))
+    # Long enough for a busy machine to mint it and to ask twice.
+    key = own.key("life", expires_at=Timestamp(seconds=int(time.time()) + 6))
     assert statuses(own, key) == {200}
     eventually(lambda: statuses(own, key) == {401}, timeout_s=15, what="the expiry")
 
@@ -138,7 +141,7 @@ def test_without_redis_everything_is_refused_and_afterwards_served(own, own_mock
             reply = chat(url, own.first_key)
             assert reply.status_code == 503
             assert int(reply.headers["retry-after"]) >= 1
-            assert time.monotonic() - started_s < 1.0
+            assert time.monotonic() - started_s < REFUSED_WITHIN_S
     for url in own.urls:
         assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
         ready = httpx.get(f"{url}/readyz", trust_env=False)

@@ -200,7 +200,8 @@ async def test_an_answer_full_of_numbers_does_not_hold_up_the_others(number, moc
         started_s = time.process_time()
         json.loads(plain)
         ratios.append(longest_s / (time.process_time() - started_s))
-    # Beside a plain answer of this length, at its best, in time of the processor, whichever thread has it; msgspec alone would take fifty times as long for the first.
+    # Beside a plain answer of this length, at its best, in time of the processor, whichever thread has it; msgspec
+    # alone would take fifty times as long for the first.
     assert min(ratios) < MOST
 
 
