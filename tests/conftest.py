@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +20,17 @@ import structlog
 
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
+from tests.fakes import own_ports
 
 # Examples share two cores with real servers: how long one takes says nothing.
 hypothesis.settings.register_profile("gateway", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile("gateway")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), os.environ.get("PYTEST_XDIST_WORKER_COUNT")
+    if worker and workers:
+        own_ports.keep_to(int(worker.removeprefix("gw")), int(workers))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.crowd import Answer
 from tests.e2e.harness import Gateway, MockOllama
 from tests.e2e.outputs import leaks
 
-SETTLE_TIMEOUT_S = 45.0
+SETTLE_TIMEOUT_S = 90.0
 _COUNTERS = re.compile(r"gateway:\{s\d\d\}:counters:([kt]):([0-9a-f-]{36})")
 _KINDS = {"k": "key", "t": "tenant"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -27,11 +28,12 @@ import redis as redis_client
 from deploy.local.ports import free_port, is_free
 from neuronetz.admin.v1 import key_pb2, key_pb2_grpc, limits_pb2, tenant_pb2, tenant_pb2_grpc
 from shared import keyspace
+from tests.fakes import own_ports
 
 START_TIMEOUT_S = 90.0
 
 
-def eventually[T](look: Callable[[], T], *, timeout_s: float = 10.0, what: str = "the condition") -> T:
+def eventually[T](look: Callable[[], T], *, timeout_s: float = 20.0, what: str = "the condition") -> T:
     """Looks again and again until the result is truthy; fails after the deadline."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -64,7 +66,7 @@ class Process:
 
     def stop(self) -> int:
         self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(timeout=60)
+        code = self._process.wait(timeout=90)
         if self._process.stdout is not None:
             self._process.stdout.close()
         return code
@@ -165,6 +167,7 @@ class Gateway(Process):
     """A running ``neuronetz-gateway up --json``."""
 
     def __init__(self, state: Path, backends: Sequence[Backend], *options: str, replicas: int = 1) -> None:
+        own_ports.choose_for(state)
         named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
@@ -207,25 +210,25 @@ class Gateway(Process):
             prompt_log=prompt_log_days is not None,
             prompt_log_retention_days=prompt_log_days,
         )
-        created = self._tenants.CreateTenant(request, metadata=self._metadata, timeout=10)
+        created = self._tenants.CreateTenant(request, metadata=self._metadata, timeout=30)
         tenant_id: str = created.tenant.id
         return tenant_id
 
     def key(self, tenant: str, name: str = "test", **fields: Any) -> str:
         request = key_pb2.CreateKeyRequest(tenant=tenant, name=name, **fields)
-        api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=10).api_key
+        api_key: str = self._keys.CreateKey(request, metadata=self._metadata, timeout=30).api_key
         self.minted.append(api_key)
         return api_key
 
     def update_tenant(self, name: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
         """Changes some limits of a tenant; ``clear`` names those to unset."""
         request = tenant_pb2.UpdateTenantRequest(tenant=name, limits=limits_pb2.Limits(**limits), clear=clear)
-        self._tenants.UpdateTenant(request, metadata=self._metadata, timeout=10)
+        self._tenants.UpdateTenant(request, metadata=self._metadata, timeout=30)
 
     def update_key(self, api_key: str, *, clear: tuple[str, ...] = (), **limits: int) -> None:
         """Changes some limits of a key; ``clear`` names those to unset."""
         request = key_pb2.UpdateKeyRequest(prefix=api_key[:12], limits=limits_pb2.Limits(**limits), clear=clear)
-        self._keys.UpdateKey(request, metadata=self._metadata, timeout=10)
+        self._keys.UpdateKey(request, metadata=self._metadata, timeout=30)
 
     def limited_key(self, tenant: str, **limits: int) -> str:
         """A key with limits of its own."""
@@ -233,15 +236,15 @@ class Gateway(Process):
 
     def revoke(self, api_key: str) -> None:
         request = key_pb2.RevokeKeyRequest(prefix=api_key[:12])
-        self._keys.RevokeKey(request, metadata=self._metadata, timeout=10)
+        self._keys.RevokeKey(request, metadata=self._metadata, timeout=30)
 
     def suspend_tenant(self, name: str) -> None:
         request = tenant_pb2.SuspendTenantRequest(tenant=name)
-        self._tenants.SuspendTenant(request, metadata=self._metadata, timeout=10)
+        self._tenants.SuspendTenant(request, metadata=self._metadata, timeout=30)
 
     def resume_tenant(self, name: str) -> None:
         request = tenant_pb2.ResumeTenantRequest(tenant=name)
-        self._tenants.ResumeTenant(request, metadata=self._metadata, timeout=10)
+        self._tenants.ResumeTenant(request, metadata=self._metadata, timeout=30)
 
     def rows(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
         """What the ledger answers to a query. Not for use inside an event loop."""
@@ -267,10 +270,10 @@ class Gateway(Process):
         """Waits until discovery offers the models."""
 
         def offered() -> bool:
-            reply = httpx.get(f"{self.url}/api/tags", headers=bearer(api_key), timeout=5, trust_env=False)
+            reply = httpx.get(f"{self.url}/api/tags", headers=bearer(api_key), timeout=20, trust_env=False)
             return reply.status_code == 200 and set(names) <= {model["name"] for model in reply.json()["models"]}
 
-        eventually(offered, timeout_s=15, what=f"models {names}")
+        eventually(offered, timeout_s=30, what=f"models {names}")
 
     def start_again(self, script: str) -> None:
         """Starts Postgres or Redis from the script that the stack left for it (``redis.cmd``)."""
@@ -347,7 +350,7 @@ class Gateway(Process):
         code = super().stop()
         for successor in self.successors:
             successor.terminate()
-            successor.wait(timeout=20)
+            successor.wait(timeout=60)
         return code
 
 
@@ -357,6 +360,22 @@ def _listens(address: SplitResult) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_ready(url: str, *, timeout_s: float = 5.0) -> bool:
+    """Whether a data plane says that it is ready.
+
+    Without httpx, whose clients cost as much as a start has to spare when they are made again and again beside it.
+    """
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout_s)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def bearer(api_key: str) -> dict[str, str]:

@@ -12,10 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
-
 from deploy.local.ports import free_port
-from tests.e2e.harness import Gateway, eventually
+from tests.e2e.harness import START_TIMEOUT_S, Gateway, eventually, is_ready
 
 _SITE = """
 import time
@@ -48,15 +46,8 @@ def _skewed(gateway: Gateway, folder: Path, offset_s: int) -> Iterator[str]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: is_ready(url), timeout_s=30, what=f"a data plane {offset_s} s off")
+        eventually(lambda: is_ready(url), timeout_s=START_TIMEOUT_S, what=f"a data plane {offset_s} s off")
         yield url
     finally:
         process.terminate()
         process.wait(timeout=60)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=2, trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False

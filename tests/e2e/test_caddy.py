@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from deploy.local.ports import free_port
 from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
@@ -40,12 +41,6 @@ class Proxy(NamedTuple):
 
     netloc: str
     authority: Path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ended(process: subprocess.Popen[bytes]) -> None:

@@ -86,7 +86,7 @@ def test_a_client_that_leaves_cancels_is_charged_and_leaves_no_lease(gateway, mo
     # Two cores carry client, gateway and upstream: one in a hundred may wait for a core, none for the gateway.
     assert len(late) <= CYCLES // 100, late
 
-    eventually(lambda: gateway.open_leases() == 0, timeout_s=5, what="that no lease is left")
+    eventually(lambda: gateway.open_leases() == 0, timeout_s=15, what="that no lease is left")
     query = (
         "SELECT a.outcome, a.provenance, a.total_tokens, a.completion_tokens FROM gateway.audit_log a "
         "JOIN gateway.tenants t ON t.id = a.tenant_id WHERE t.name = $1"

@@ -6,8 +6,7 @@ import subprocess
 import sys
 
 from deploy.local.ports import free_port
-from tests.e2e.harness import eventually
-from tests.e2e.skewed import is_ready
+from tests.e2e.harness import eventually, is_ready
 
 # A fault of our own in a task that nobody waits for, as soon as the test says so.
 _SITE = """

@@ -18,6 +18,8 @@ from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
+# Whoever waited for Redis, instead of the deadline of 150 ms, would be told when the patience of this client is over.
+REFUSED_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def own(own_mock, tmp_path_factory):
 
 
 def chat(url: str, key: str, **changes) -> httpx.Response:
-    return httpx.post(f"{url}/api/chat", json={**CHAT, **changes}, headers=bearer(key), timeout=10, trust_env=False)
+    return httpx.post(f"{url}/api/chat", json={**CHAT, **changes}, headers=bearer(key), timeout=30, trust_env=False)
 
 
 def statuses(gateway: Gateway, key: str) -> set[int]:
@@ -79,16 +81,17 @@ def test_a_suspended_tenant_is_refused_and_a_resumed_one_served(own):
 def test_an_expired_key_is_refused(own):
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    key = own.key("life", expires_at=Timestamp(seconds=int(time.time()) + 2))
+    # Long enough for a busy machine to mint it and to ask twice.
+    key = own.key("life", expires_at=Timestamp(seconds=int(time.time()) + 6))
     assert statuses(own, key) == {200}
-    eventually(lambda: statuses(own, key) == {401}, timeout_s=6, what="the expiry")
+    eventually(lambda: statuses(own, key) == {401}, timeout_s=15, what="the expiry")
 
 
 def test_a_pulled_model_becomes_usable_and_a_deleted_one_does_not_stay(own, own_mock):
     key = own.key("life")
     assert chat(own.url, key, model="fresh:1b").status_code == 403
     own_mock._control.put("/models", json=["llama3.2:latest", "fresh:1b"]).raise_for_status()
-    eventually(lambda: chat(own.url, key, model="fresh:1b").status_code == 200, timeout_s=10, what="the new model")
+    eventually(lambda: chat(own.url, key, model="fresh:1b").status_code == 200, timeout_s=15, what="the new model")
     own_mock._control.put("/models", json=["llama3.2:latest"]).raise_for_status()
     eventually(lambda: chat(own.url, key, model="fresh:1b").status_code == 403, timeout_s=15, what="the end of it")
 
@@ -103,13 +106,13 @@ def test_concurrency_holds_over_replicas(own, own_mock):
     assert set(replies) == {200, 429}
     assert own_mock.stats()["max_in_flight"] <= 3
     own_mock.reset()
-    eventually(lambda: own.open_leases() == 0, timeout_s=5, what="that all slots are free")
+    eventually(lambda: own.open_leases() == 0, timeout_s=15, what="that all slots are free")
 
 
 def test_a_killed_worker_is_replaced(own):
     victim = own.description["pids"]["dataplane"][0]
     os.kill(victim, signal.SIGKILL)
-    eventually(lambda: not pid_alive(victim), timeout_s=5)
+    eventually(lambda: not pid_alive(victim), timeout_s=15)
     serves_again(own, own.first_key)
 
 
@@ -131,14 +134,14 @@ def test_without_redis_everything_is_refused_and_afterwards_served(own, own_mock
     pid = own.description["pids"]["redis"][0]
     own_mock.reset()
     os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not pid_alive(pid), timeout_s=5)
+    eventually(lambda: not pid_alive(pid), timeout_s=15)
     for _ in range(10):
         for url in own.urls:
             started_s = time.monotonic()
             reply = chat(url, own.first_key)
             assert reply.status_code == 503
             assert int(reply.headers["retry-after"]) >= 1
-            assert time.monotonic() - started_s < 1.0
+            assert time.monotonic() - started_s < REFUSED_WITHIN_S
     for url in own.urls:
         assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
         ready = httpx.get(f"{url}/readyz", trust_env=False)
@@ -161,7 +164,7 @@ def test_postgres_away_costs_no_request_and_no_audit_row(own):
     key = own.key("steady")
     pid = own.description["pids"]["postgres"][0]
     os.kill(pid, signal.SIGQUIT)
-    eventually(lambda: not pid_alive(pid), timeout_s=10)
+    eventually(lambda: not pid_alive(pid), timeout_s=15)
     for number in range(20):
         assert chat(own.urls[number % 2], key).status_code == 200
     own.start_again("postgres.cmd")

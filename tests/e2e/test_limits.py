@@ -134,7 +134,7 @@ def test_the_last_tokens_of_a_budget_are_usable_and_then_it_is_exhausted(fleet, 
     eventually(reserved_once, what="the settlements")
     assert budget_of(fleet, "tenant", ids["tenant"]).used <= used + room
     fleet.update_tenant(tenant, **{budget: used + room + 10_000})
-    eventually(lambda: post(f"{fleet.urls[0]}/api/chat", key, chat(num_predict=16)).status_code == 200, timeout_s=2)
+    eventually(lambda: post(f"{fleet.urls[0]}/api/chat", key, chat(num_predict=16)).status_code == 200, timeout_s=15)
 
 
 def test_the_openai_sdk_gives_up_on_an_exhausted_budget_at_once(fleet, fleet_mock, tenant):

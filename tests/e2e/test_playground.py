@@ -102,7 +102,7 @@ def test_stop_cancels_the_request_at_the_backend(playground, shared_key, mock, m
     def closed() -> bool:
         return any(request["closed_by_peer_at_s"] for each in mocks for request in each.requests("/api/chat"))
 
-    eventually(closed, timeout_s=5, what="the backend seeing the disconnect")
+    eventually(closed, timeout_s=15, what="the backend seeing the disconnect")
     assert sum(each.stats()["in_flight"] for each in mocks) == 0
     assert page.is_enabled("#run")
 

@@ -35,28 +35,28 @@ class Stack:
     def set_policy(self, model: str, *, allowed: tuple[str, ...] | None = None, **fields: Any) -> None:
         options = None if allowed is None else model_pb2.OptionNames(names=allowed)
         request = model_pb2.SetModelPolicyRequest(model=model, allowed_options=options, **fields)
-        self._models.SetModelPolicy(request, metadata=self._metadata, timeout=10)
+        self._models.SetModelPolicy(request, metadata=self._metadata, timeout=30)
 
     def clear_policies(self) -> None:
-        listed = self._models.ListModels(model_pb2.ListModelsRequest(), metadata=self._metadata, timeout=10)
+        listed = self._models.ListModels(model_pb2.ListModelsRequest(), metadata=self._metadata, timeout=30)
         for policy in listed.policies:
             request = model_pb2.ClearModelPolicyRequest(model=policy.model)
-            self._models.ClearModelPolicy(request, metadata=self._metadata, timeout=10)
+            self._models.ClearModelPolicy(request, metadata=self._metadata, timeout=30)
 
     def add(self, name: str, url: str, **fields: Any) -> None:
         request = backend_pb2.AddBackendRequest(name=name, url=url, **fields)
-        self._backends.AddBackend(request, metadata=self._metadata, timeout=10)
+        self._backends.AddBackend(request, metadata=self._metadata, timeout=30)
 
     def remove(self, name: str) -> None:
         request = backend_pb2.RemoveBackendRequest(name=name)
-        self._backends.RemoveBackend(request, metadata=self._metadata, timeout=10)
+        self._backends.RemoveBackend(request, metadata=self._metadata, timeout=30)
 
     def post(self, path: str, body: dict[str, Any], key: str = "") -> httpx.Response:
         url, headers = self.gateway.url + path, bearer(key or self.key)
         return httpx.post(url, json=body, headers=headers, timeout=20, trust_env=False)
 
     def listed(self, key: str = "") -> list[str]:
-        reply = httpx.get(f"{self.gateway.url}/api/tags", headers=bearer(key or self.key), timeout=5, trust_env=False)
+        reply = httpx.get(f"{self.gateway.url}/api/tags", headers=bearer(key or self.key), timeout=20, trust_env=False)
         return [model["name"] for model in reply.json()["models"]]
 
     def upstream(self, path: str | None = None) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ def stack(running_stack):
 
 
 def until_applied(stack: Stack, model: str) -> None:
-    eventually(lambda: model in stack.listed(), timeout_s=5, what=f"the alias {model}")
+    eventually(lambda: model in stack.listed(), timeout_s=15, what=f"the alias {model}")
 
 
 @pytest.mark.parametrize(
@@ -142,14 +142,14 @@ def test_an_alias_is_listed_asked_for_and_granted_and_the_reply_says_what_was_wr
     tenant = f"granted-{granted.replace(':', '-').replace('.', '-')}"
     stack.gateway.tenant(tenant, models=[granted])
     key = stack.gateway.key(tenant)
-    eventually(lambda: stack.listed(key) == ["fast:latest", SHARED], timeout_s=5, what="the listing")
+    eventually(lambda: stack.listed(key) == ["fast:latest", SHARED], timeout_s=15, what="the listing")
     native, compatible = (
         stack.post("/api/chat", {**CHAT, "model": "Fast"}, key),
         stack.post("/v1/chat/completions", {"model": "fast:latest", "messages": CHAT["messages"]}, key),
     )
     assert (native.json()["model"], compatible.json()["model"]) == ("Fast", "fast:latest")
     assert [sent["model"] for sent in stack.upstream()] == [SHARED, SHARED]
-    shown = httpx.get(f"{stack.gateway.url}/v1/models/fast", headers=bearer(key), timeout=5, trust_env=False)
+    shown = httpx.get(f"{stack.gateway.url}/v1/models/fast", headers=bearer(key), timeout=20, trust_env=False)
     assert shown.json()["id"] == "fast:latest"
     query = "SELECT DISTINCT model FROM gateway.audit_log WHERE key_id = $1::uuid AND endpoint <> '/api/tags'"
     key_id = scope_ids(stack.gateway, tenant, key)["key"]
@@ -198,12 +198,12 @@ def test_a_backend_serves_as_soon_as_it_is_added_and_gets_nothing_once_it_is_rem
     assert stack.post("/api/chat", late).status_code == 403
     with running(MockOllama("late", "--models", f"late:1b,{SHARED}")) as mock:
         stack.add("late", mock.url)
-        eventually(lambda: stack.post("/api/chat", late).status_code == 200, timeout_s=5, what="the new backend")
+        eventually(lambda: stack.post("/api/chat", late).status_code == 200, timeout_s=15, what="the new backend")
         # Static backends come first.
         assert stack.post("/api/chat", CHAT).status_code == 200
         assert {body_of(request)["model"] for request in mock.requests()} == {"late:1b"}
         stack.remove("late")
-        eventually(lambda: stack.post("/api/chat", late).status_code == 403, timeout_s=5, what="its end")
+        eventually(lambda: stack.post("/api/chat", late).status_code == 403, timeout_s=15, what="its end")
         mock.forget()
         for _ in range(10):
             assert stack.post("/api/chat", CHAT).status_code == 200

@@ -32,7 +32,7 @@ def chat(url: str, key: str) -> int:
     """Status of one chat; 0 when nobody answers."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "stream": False}
     try:
-        return httpx.post(f"{url}/api/chat", json=body, headers=bearer(key), timeout=10, trust_env=False).status_code
+        return httpx.post(f"{url}/api/chat", json=body, headers=bearer(key), timeout=30, trust_env=False).status_code
     except httpx.TransportError:
         return 0
 
@@ -123,7 +123,7 @@ def test_a_killed_stack_leaves_no_process_and_starts_again(backend, tmp_path):
         (up,) = gateway.description["pids"]["up"]
         os.kill(up, signal.SIGKILL)
         pids = [pid for role, several in gateway.description["pids"].items() if role != "up" for pid in several]
-        eventually(lambda: all(map(is_gone, pids)), timeout_s=5, what="the end of the children")
+        eventually(lambda: all(map(is_gone, pids)), timeout_s=15, what="the end of the children")
     with running(Gateway(state, [backend])) as again:
         again.wait_for_models(key, MODEL)
         assert chat(again.url, key) == 200

@@ -10,9 +10,13 @@ from dataplane.quota.link import Link
 from shared.redaction import Secret
 from tests.fakes.waiting import until
 
+# Longer than a busy machine takes for a hundred admissions at once. What waits for a deadline has a short one.
+PATIENT_S = 3.0
+IMPATIENT_S = 0.5
+
 
 @contextlib.asynccontextmanager
-async def running_link(url: str, *, timeout_s: float = 0.15, trusted: bool = True) -> AsyncIterator[Link]:
+async def running_link(url: str, *, timeout_s: float = PATIENT_S, trusted: bool = True) -> AsyncIterator[Link]:
     """A link; with ``trusted`` the block begins when something may be decided on it."""
     link = Link(url=Secret(url), timeout_s=timeout_s)
     task = asyncio.create_task(link.run())

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(holds: Callable[[], object], *, timeout_s: float = 5.0) -> None:
+async def until(holds: Callable[[], object], *, timeout_s: float = 10.0) -> None:
     """Returns when ``holds()`` is true; fails the test when that takes too long."""
     async with asyncio.timeout(timeout_s):
         while not holds():

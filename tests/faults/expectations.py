@@ -171,7 +171,7 @@ TABLE: Final[dict[str, Row]] = {
     "slow, fifty bytes at a time": harmless(faults.Slow(slice_bytes=50)),
     "slow, the head comes late": before(faults.Slow(before_headers_ms=30_000), _LATE),
     "slow, the first record comes late": before(faults.Slow(per_record_ms=30_000), _LATE),
-    "slow, the first record drips": before(faults.Slow(slice_bytes=1, slice_ms=20), _LATE),
+    "slow, the first record drips": before(faults.Slow(slice_bytes=1, slice_ms=100), _LATE),
     "hang, before_headers": before(faults.Hang(), _LATE),
     "hang, after_headers": before(faults.Hang(where="after_headers"), _LATE),
     "hang, after_records": after(3, faults.Hang(where="after_records", records=3), _LATE),

@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 from deploy.local.ports import PortBook, free_port, is_free
 from deploy.local.postgres import Postgres
 from deploy.local.redis import Redis
 from deploy.local.state import Secrets
-from tests.e2e.harness import Gateway, MockOllama, eventually, running
+from tests.e2e.harness import START_TIMEOUT_S, Gateway, MockOllama, eventually, is_ready, running
 from tests.fakes.tcp_proxy import Link, TCPProxy, proxies_in_a_thread
 from tests.faults.owners import Owners
 
@@ -110,7 +109,7 @@ class Fleet:
         for mock in self.mocks:
             mock.reset()
             mock.settings(echoes=True)
-        eventually(self.is_ready, timeout_s=60, what="a fleet that is ready")
+        eventually(self.is_ready, timeout_s=START_TIMEOUT_S, what="a fleet that is ready")
         # Who serves now is right.
         self.gateway.may_restart()
         self.gateway.restarted()
@@ -118,7 +117,7 @@ class Fleet:
     def is_ready(self) -> bool:
         """Whether all planes run, control planes listen and every data plane says that it is ready."""
         is_whole = len(self.gateway.serving()) == len(self.planes) and not self.gateway.deaf()
-        return is_whole and all(map(_is_ready, self.gateway.urls))
+        return is_whole and all(map(is_ready, self.gateway.urls))
 
     def heal(self) -> None:
         """All links carry again, and every process goes on."""
@@ -167,13 +166,6 @@ def fleet(state: Path, *options: str, data_planes: int = 2, control_planes: int 
         whole = Fleet(stack.enter_context(running(gateway)), mocks, links, proxies, owners)
         stack.callback(whole.heal)
         yield whole
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz", timeout=5, trust_env=False).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 def _chooser(owners: Owners, links: dict[tuple[str, str], Link], server: str) -> Callable[[int, int], Link]:

@@ -10,13 +10,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import httpx
 import psutil
 
 from deploy.local.ports import free_port
-from tests.e2e.harness import Gateway, eventually
+from tests.e2e.harness import START_TIMEOUT_S, Gateway, eventually, is_ready
 
-_STOP_TIMEOUT_S = 20.0
+_STOP_TIMEOUT_S = 60.0
 
 
 class DataPlane:
@@ -29,10 +28,7 @@ class DataPlane:
 
     def is_ready(self) -> bool:
         """Whether it says so within two seconds."""
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=2, trust_env=False).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return is_ready(self.url, timeout_s=2)
 
     def is_same(self) -> bool:
         """Whether the process that served first still does."""
@@ -70,7 +66,7 @@ def data_plane(
     )  # fmt: skip
     plane = DataPlane(process, f"http://127.0.0.1:{port}")
     try:
-        eventually(plane.is_ready, timeout_s=30, what="one more data plane")
+        eventually(plane.is_ready, timeout_s=START_TIMEOUT_S, what="one more data plane")
         below = psutil.Process(process.pid).children(recursive=True)
         plane.worker = next(child.pid for child in below if "tracker" not in " ".join(child.cmdline()))
         yield plane

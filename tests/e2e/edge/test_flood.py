@@ -18,8 +18,9 @@ IDLE, HALF_HEADS, HALF_BODIES, REFUSED = 2000, 500, 300, 200
 CONNECTIONS = IDLE + HALF_HEADS + HALF_BODIES + REFUSED
 SERVED = 150
 # A head has five seconds, a body two.
-ALL_ENDED_WITHIN_S = 12.0
-SLOWEST_S = 1.0
+ALL_ENDED_WITHIN_S = 40.0
+# Who waited behind a head would take longer.
+SLOWEST_S = 4.0
 DESCRIPTOR_SLACK = 8
 
 
@@ -52,7 +53,7 @@ def attack(url: str, api_key: str) -> list[socket.socket]:
     connections = []
     for data, count in ((b"", IDLE), (half_head, HALF_HEADS), (half_body, HALF_BODIES), (refused, REFUSED)):
         for _ in range(count):
-            connection = socket.create_connection(address, timeout=10)
+            connection = socket.create_connection(address, timeout=60)
             connection.sendall(data)
             connection.setblocking(False)
             connections.append(connection)

@@ -27,8 +27,8 @@ from tests.e2e.edge.wire import (
 from tests.e2e.harness import Gateway, MockOllama, eventually
 
 HEADER_TIMEOUT_S = 5.0
-# Two cores carry everybody.
-LATE_S = 3.0
+# Two cores carry everybody. Less than a head has: whoever waited for one would be later.
+LATE_S = 4.5
 DRIP_S = 0.2
 LISTING = b"GET /api/version HTTP/1.1"
 # 24 MB: not even both kernels' buffers together hold that.
@@ -114,8 +114,9 @@ BODIES = [sends_no_body, drips_a_body, drips_chunks, drips_trailers]
 
 
 def timed(gateway: Gateway, api_key: str, client: Callable[[Wire, str], None]) -> Ending:
+    # The server's time begins when it is connected to, which on a busy machine is long before that is known here.
+    start_s = time.monotonic()
     with Wire(gateway.url, timeout_s=60) as wire:
-        start_s = time.monotonic()
         client(wire, api_key)
         answer = wire.answer()
         wire.rest()
@@ -198,7 +199,7 @@ def test_a_stalled_reader_is_cut_and_its_generation_cancelled(gateway, mock, ten
         for wire, start in zip(wires, starts, strict=True):
             stack.enter_context(wire).send(request(key, start=start, body=chat(stream=True)))
         eventually(lambda: mock.stats()["in_flight"] == len(wires), what="that both are generated")
-        eventually(lambda: not mock.stats()["in_flight"], timeout_s=WRITE_STALL_TIMEOUT_S + 5, what="their cancelling")
+        eventually(lambda: not mock.stats()["in_flight"], timeout_s=WRITE_STALL_TIMEOUT_S + 20, what="their cancelling")
         eventually(lambda: gateway.open_leases() == 0, what="that no lease is left")
         eventually(lambda: not connections(worker, wires), what="the end of the connections")
 
@@ -224,7 +225,7 @@ def test_replies_that_nobody_reads_end_with_their_connections(gateway, mock, api
                 pipelined.offer(one * 100)
         wires = [whole, pipelined]
         eventually(lambda: not mock.stats()["in_flight"], what="the end of the generation")
-        eventually(lambda: not connections(worker, wires), timeout_s=WRITE_STALL_TIMEOUT_S + 8, what="their end")
+        eventually(lambda: not connections(worker, wires), timeout_s=WRITE_STALL_TIMEOUT_S + 20, what="their end")
 
 
 def test_who_reads_slowly_but_steadily_gets_everything(gateway, mock, api_key):

@@ -77,7 +77,7 @@ class Running:
         self.verifier = state_pb2_grpc.KeyVerifierStub(channel)
 
     async def call(self, method: Any, request: Any, *, token: str = ADMIN_TOKEN) -> Any:
-        return await method(request, metadata=(("authorization", f"Bearer {token}"),), timeout=10)
+        return await method(request, metadata=(("authorization", f"Bearer {token}"),), timeout=30)
 
 
 @contextlib.asynccontextmanager
@@ -85,7 +85,7 @@ async def serving(settings: config.Settings, *, ready: bool = True) -> AsyncIter
     plane = app.create(settings)
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(plane.run())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (plane.readiness.ready if ready else plane.port):
                 assert not running.done()
                 await asyncio.sleep(0.005)

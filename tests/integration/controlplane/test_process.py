@@ -83,7 +83,7 @@ async def test_it_comes_up_serves_and_drains(settings: Settings):
         async with grpc.aio.insecure_channel(plane.address) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             check = stub.Check
-            answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=5)
+            answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=30)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
             await tenant_pb2_grpc.TenantServiceStub(channel).CreateTenant(
                 tenant_pb2.CreateTenantRequest(name="acme"), metadata=METADATA, timeout=5
@@ -93,7 +93,7 @@ async def test_it_comes_up_serves_and_drains(settings: Settings):
             )
         plane.process.send_signal(signal.SIGTERM)
         await plane.until("control_plane_stopped")
-        assert await asyncio.wait_for(plane.process.wait(), 10) == 0
+        assert await asyncio.wait_for(plane.process.wait(), 30) == 0
         output = "".join(plane.lines)
         assert created.api_key not in output
         assert PEPPER not in output
@@ -110,11 +110,11 @@ async def test_it_waits_for_postgres_and_redis(tmp_path):
             async with grpc.aio.insecure_channel(plane.address) as channel:
                 stub: Any = health_pb2_grpc.HealthStub(channel)
                 check = stub.Check
-                answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=5)
+                answer = await check(health_pb2.HealthCheckRequest(), metadata=METADATA, timeout=30)
                 assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
                 listing = tenant_pb2_grpc.TenantServiceStub(channel).ListTenants
                 with pytest.raises(grpc.aio.AioRpcError) as refused:
-                    await listing(tenant_pb2.ListTenantsRequest(), metadata=METADATA, timeout=5)
+                    await listing(tenant_pb2.ListTenantsRequest(), metadata=METADATA, timeout=30)
                 assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
             redis.start()
             postgres.start()
@@ -133,4 +133,4 @@ async def test_a_port_in_use_ends_the_process(settings: Settings):
         await first.until("control_plane_listening")
         async with running(settings, GATEWAY_ADMIN_BIND=first.address) as second:
             await second.until("port_unavailable")
-            assert await asyncio.wait_for(second.process.wait(), 10) == 69
+            assert await asyncio.wait_for(second.process.wait(), 30) == 69

@@ -55,7 +55,7 @@ def a_key(version: int, state: KeyState = KeyState.ACTIVE) -> Key:
     )
 
 
-async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 10) -> None:
+async def until(holds: Callable[[], Awaitable[Any]], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not await holds():
             await asyncio.sleep(0.01)

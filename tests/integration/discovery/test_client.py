@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -23,6 +24,16 @@ from deploy.mock_ollama.faults import (
 from deploy.mock_ollama.settings import Settings
 from shared.backends import credential_header
 from shared.redaction import Secret
+
+# What has no end of its own is over by then, and no answer that drips either.
+ENDED_WITHIN_S = 15.0
+# Times as long as plain bytes may hostile ones keep the others waiting.
+MOST = 8.0
+
+
+def patience_s(problem: str) -> float:
+    """How long an answer is waited for: not long where none comes, and as long as it takes where one does."""
+    return 0.5 if problem == "timeout" else ENDED_WITHIN_S
 
 
 def target_of(mock: MockOllama, credential: tuple[str, str] | None = None) -> Target:
@@ -55,7 +66,7 @@ def target_of(mock: MockOllama, credential: tuple[str, str] | None = None) -> Ta
         (HalfRecord(), "broken reply"),
         (Hang(where="before_headers"), "timeout"),
         (Hang(where="after_headers"), "timeout"),
-        (Slow(slice_bytes=1, slice_ms=20), "timeout"),
+        (Slow(slice_bytes=1, slice_ms=200), "timeout"),
         (Raw(slices=("SSH-2.0-OpenSSH_9.2\r\n\r\n",)), "broken reply"),
     ],
     ids=repr,
@@ -63,13 +74,11 @@ def target_of(mock: MockOllama, credential: tuple[str, str] | None = None) -> Ta
 async def test_a_bad_list_is_refused_in_our_own_words(fault, problem, mocks):
     mock = await mocks()
     mock.script(fault, path="/api/tags")
-    # The mock needs a while to write a hundred thousand models.
-    timeout_s = 5.0 if problem == "too large" else 0.5
     started_s = time.monotonic()
     with pytest.raises(UpstreamProbeError) as caught:
-        await OllamaClient().tags(target_of(mock), timeout_s=timeout_s)
+        await OllamaClient().tags(target_of(mock), timeout_s=patience_s(problem))
     assert str(caught.value) == problem
-    assert time.monotonic() - started_s < timeout_s + 1.0
+    assert time.monotonic() - started_s < ENDED_WITHIN_S
     assert len((await OllamaClient().tags(target_of(mock))).models) == 4
 
 
@@ -100,7 +109,7 @@ async def test_a_server_that_is_not_there_is_refused():
 async def test_tls_with_a_server_that_speaks_none_is_refused(mocks):
     mock = await mocks()
     with pytest.raises(UpstreamProbeError) as caught:
-        await OllamaClient().tags(Target(name="a", url=mock.url.replace("http://", "https://")), timeout_s=1)
+        await OllamaClient().tags(Target(name="a", url=mock.url.replace("http://", "https://")), timeout_s=5)
     assert str(caught.value) in {"TLS failed", "timeout", "connection lost", "connection failed"}
 
 
@@ -148,7 +157,7 @@ async def test_a_model_is_described_with_what_requests_need_to_know(mocks):
         (HalfRecord(), "broken reply"),
         (ResetAfterHeaders(), "connection lost"),
         (Hang(), "timeout"),
-        (Slow(slice_bytes=1, slice_ms=20), "timeout"),
+        (Slow(slice_bytes=1, slice_ms=200), "timeout"),
         (AnyBytes(bodies=("WzFd",)), "not a JSON object"),
     ],
     ids=lambda value: repr(value)[:60],
@@ -158,9 +167,9 @@ async def test_a_model_that_is_not_described_is_a_problem_of_ours(fault, problem
     mock.script(fault, path="/api/show")
     started_s = time.monotonic()
     with pytest.raises(UpstreamProbeError) as caught:
-        await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=0.5)
+        await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=patience_s(problem))
     assert str(caught.value) == problem
-    assert time.monotonic() - started_s < 1.5
+    assert time.monotonic() - started_s < ENDED_WITHIN_S
 
 
 @pytest.mark.parametrize("number", ["1e300", "1e400", "9" * 4000])
@@ -168,22 +177,32 @@ async def test_an_answer_full_of_numbers_does_not_hold_up_the_others(number, moc
     mock = await mocks()
     head, tail = '{"capabilities":["vision",', "1]}"
     size = (MAX_SHOW_BYTES - 100) // (len(number) + 1)
-    mock.script(Status(status=200, body=head + f"{number}," * size + tail), path="/api/show")
+    mock.script(Status(status=200, body=head + f"{number}," * size + tail), path="/api/show", times=None)
+    client, plain = OllamaClient(), "[" + "[]," * (MAX_SHOW_BYTES // 3) + "1]"
     longest_s = 0.0
 
     async def ticking() -> None:
         nonlocal longest_s
         while True:
-            before_s = time.monotonic()
+            before_s = time.process_time()
             await asyncio.sleep(0)
-            longest_s = max(longest_s, time.monotonic() - before_s)
+            longest_s = max(longest_s, time.process_time() - before_s)
 
-    ticker = asyncio.create_task(ticking())
-    found = await OllamaClient().show(target_of(mock), "qwen3:8b", timeout_s=10)
-    ticker.cancel()
-    assert found.capabilities == ("vision",)
-    # The control plane's heartbeats have this long; msgspec alone would take nine seconds for the first.
-    assert longest_s < 2.0
+    ratios = [MOST]
+    while min(ratios) >= MOST and len(ratios) <= 3:
+        longest_s = 0.0
+        ticker = asyncio.create_task(ticking())
+        found = await client.show(target_of(mock), "qwen3:8b", timeout_s=60)
+        # What was read last has held up this very tick.
+        await asyncio.sleep(0)
+        ticker.cancel()
+        assert found.capabilities == ("vision",)
+        started_s = time.process_time()
+        json.loads(plain)
+        ratios.append(longest_s / (time.process_time() - started_s))
+    # Beside a plain answer of this length, at its best, in time of the processor, whichever thread has it; msgspec
+    # alone would take fifty times as long for the first.
+    assert min(ratios) < MOST
 
 
 async def test_cancelled_questions_leave_no_connection_behind(mocks):

@@ -32,14 +32,14 @@ class Policies:
     async def set(self, model: str, *, allowed: tuple[str, ...] | None = None, **fields: Any) -> Any:
         options = None if allowed is None else pb.OptionNames(names=allowed)
         request = pb.SetModelPolicyRequest(model=model, allowed_options=options, **fields)
-        return await self._models.SetModelPolicy(request, metadata=_AUTHORIZATION, timeout=10)
+        return await self._models.SetModelPolicy(request, metadata=_AUTHORIZATION, timeout=30)
 
     async def clear(self, model: str, **fields: Any) -> Any:
         request = pb.ClearModelPolicyRequest(model=model, **fields)
-        return await self._models.ClearModelPolicy(request, metadata=_AUTHORIZATION, timeout=10)
+        return await self._models.ClearModelPolicy(request, metadata=_AUTHORIZATION, timeout=30)
 
     async def get(self, model: str) -> pb.GetModelResponse:
-        return await self._models.GetModel(pb.GetModelRequest(model=model), metadata=_AUTHORIZATION, timeout=10)
+        return await self._models.GetModel(pb.GetModelRequest(model=model), metadata=_AUTHORIZATION, timeout=30)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ async def admin(database_url, redis, mocks) -> AsyncIterator[Admin]:
     backends = json.dumps([{"name": "static", "url": static.url}])
     async with serving(database_url, redis.url, OLLAMA_BACKENDS=backends) as admin:
         await admin.until_polled("static")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (await admin.models()).union_count:
                 await asyncio.sleep(0.02)
         yield admin
@@ -163,7 +163,7 @@ async def test_a_model_that_takes_the_name_of_an_alias_is_reported(admin, polici
     await policies.set("shared:1b", alias="mistral:7b")
     late = await mocks("mistral:7b", name="late")
     await admin.add("late", late.url)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not (problem := (await policies.get("shared:1b")).policy.problem):
             await asyncio.sleep(0.02)
     assert problem == "alias does not hold: a backend has a model of this name"

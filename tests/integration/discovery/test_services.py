@@ -41,22 +41,22 @@ class Admin:
 
     async def add(self, name: str, url: str, **fields: Any) -> pb.AddBackendResponse:
         request = pb.AddBackendRequest(name=name, url=url, **fields)
-        return await self._backends.AddBackend(request, metadata=_AUTHORIZATION, timeout=10)
+        return await self._backends.AddBackend(request, metadata=_AUTHORIZATION, timeout=30)
 
     async def remove(self, name: str, **fields: Any) -> pb.RemoveBackendResponse:
         request = pb.RemoveBackendRequest(name=name, **fields)
-        return await self._backends.RemoveBackend(request, metadata=_AUTHORIZATION, timeout=10)
+        return await self._backends.RemoveBackend(request, metadata=_AUTHORIZATION, timeout=30)
 
     async def backends(self) -> list[pb.Backend]:
         request = pb.ListBackendsRequest()
-        return list((await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=10)).backends)
+        return list((await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=30)).backends)
 
     async def pages(self, size: int) -> list[list[str]]:
         """The names of all backends, page by page, from either list."""
         pages, token = [], ""
         while True:
             request = pb.ListBackendsRequest(page_size=size, page_token=token)
-            answer = await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=10)
+            answer = await self._backends.ListBackends(request, metadata=_AUTHORIZATION, timeout=30)
             of_models = await self._models.ListModels(
                 model_pb2.ListModelsRequest(page_size=size, page_token=token), metadata=_AUTHORIZATION, timeout=10
             )
@@ -69,14 +69,14 @@ class Admin:
 
     async def probe(self, name: str = "") -> list[pb.ProbeResult]:
         request = pb.ProbeBackendsRequest(name=name)
-        return list((await self._backends.ProbeBackends(request, metadata=_AUTHORIZATION, timeout=10)).results)
+        return list((await self._backends.ProbeBackends(request, metadata=_AUTHORIZATION, timeout=30)).results)
 
     async def models(self, backend: str = "") -> model_pb2.ListModelsResponse:
         request = model_pb2.ListModelsRequest(backend=backend)
-        return await self._models.ListModels(request, metadata=_AUTHORIZATION, timeout=10)
+        return await self._models.ListModels(request, metadata=_AUTHORIZATION, timeout=30)
 
     async def until_polled(self, *names: str) -> list[pb.Backend]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while True:
                 found = await self.backends()
                 if {backend.name for backend in found if backend.healthy} >= set(names):
@@ -244,7 +244,7 @@ async def test_a_static_backend_hides_an_added_one_of_its_name(database_url, red
     async with serving(database_url, redis.url, OLLAMA_BACKENDS=now_static) as admin:
         [backend] = await admin.until_polled("static")
         assert (backend.origin, backend.url, backend.weight) == (pb.BACKEND_ORIGIN_STATIC, static.url, 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while [backend.url for backend in (await config_of(client)).backends] != [static.url]:
                 await asyncio.sleep(0.02)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -278,7 +278,7 @@ async def test_a_removed_backend_is_gone_from_everything(admin, mocks, client):
     assert len(await admin.backends()) == 2
     assert (await admin.remove("added")).publication == publication_pb2.PUBLICATION_APPLIED
     assert [backend.name for backend in (await config_of(client)).backends] == ["static"]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await admin.models()).cached_count != 2:
             await asyncio.sleep(0.02)
     calls = (
@@ -302,7 +302,8 @@ async def test_a_probe_asks_all_at_once_with_their_own_headers_and_says_how_each
     slow.script(Hang(), path="/api/tags", times=None)
     started_s = asyncio.get_running_loop().time()
     results = {result.name: result for result in await admin.probe()}
-    assert asyncio.get_running_loop().time() - started_s < 3.5
+    # One deadline of two seconds for all of them, with room for a busy machine; the call itself has thirty.
+    assert asyncio.get_running_loop().time() - started_s < 8
     assert (results["static"].ok, results["static"].models) == (True, 2)
     assert (results["slow"].ok, results["slow"].problem) == (False, "timeout")
     assert (results["gone"].ok, results["gone"].problem) == (False, "connection refused")
@@ -318,7 +319,7 @@ async def test_an_unhealthy_backend_says_why_and_never_where(admin, mocks):
     await admin.until_polled("static", "added")
     added.script(Status(status=500), path="/api/tags", times=None)
     await admin.add("other", "http://127.0.0.1:1", no_validate=True)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             found = {backend.name: backend for backend in await admin.backends()}
             if found["added"].problem == "status 500" and found["other"].problem == "connection refused":
@@ -345,7 +346,7 @@ async def test_a_change_while_redis_is_away_is_pending_and_applied_later(databas
                 await admin.models()
             assert status_of(caught)[0] is grpc.StatusCode.UNAVAILABLE
             await asyncio.to_thread(server.start)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while len((await config_of(client)).backends) < 2:
                     await asyncio.sleep(0.02)
             await admin.until_polled("default", "added")

@@ -55,7 +55,7 @@ async def test_it_ends_by_itself_and_a_flag_of_an_old_snapshot_too(database, cli
     for shard in SHARDS:
         await client.set(keyspace.deny(shard), "bytes")
     task = asyncio.create_task(watch.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await denying(client):
             await asyncio.sleep(0.01)
     task.cancel()

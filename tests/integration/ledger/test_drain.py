@@ -69,7 +69,7 @@ async def audited() -> list[str]:
     return [row[0] for row in await rows("SELECT event_id FROM gateway.audit_log ORDER BY event_id")]
 
 
-async def eventually(condition, timeout_s: float = 15.0):
+async def eventually(condition, timeout_s: float = 30.0):
     async with asyncio.timeout(timeout_s):
         while not (result := await condition()):
             await asyncio.sleep(0.02)

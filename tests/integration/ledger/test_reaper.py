@@ -180,7 +180,7 @@ async def test_reaper_goes_on_after_redis_was_away(client: RedisClient, caller: 
     try:
         caller.acquire("dead")
         caller.expire("dead")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not caller.state.usage(caller.principal):
                 await asyncio.sleep(0.02)
     finally:

@@ -40,7 +40,7 @@ async def own(server: Redis) -> AsyncIterator[RedisClient]:
         yield client
 
 
-async def eventually(condition: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float = 15.0) -> Any:
+async def eventually(condition: Callable[[], Coroutine[Any, Any, Any]], timeout_s: float = 30.0) -> Any:
     async with asyncio.timeout(timeout_s):
         while not (result := await condition()):
             await asyncio.sleep(0.02)

@@ -126,7 +126,7 @@ async def test_it_is_done_at_the_start(database, client):
     today = await retention.today()
     await record(client, raw(1, day=text(today - dt.timedelta(days=40))))
     task = asyncio.create_task(Retention(audit_log_days=30, check_every_s=0.05).run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while await events("audit_log"):
             await asyncio.sleep(0.01)
     task.cancel()
@@ -137,7 +137,7 @@ async def test_it_is_done_at_the_start(database, client):
 async def test_a_prompt_that_comes_when_its_time_is_over_does_not_stay_until_the_next_day(database, client):
     today = await retention.today()
     task = asyncio.create_task(Retention(audit_log_days=30, check_every_s=0.05).run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while f"gateway.audit_log_{text(today + dt.timedelta(days=7))}" not in await partitions("audit_log"):
             await asyncio.sleep(0.01)
         await record(client, raw(1, day=text(today - dt.timedelta(days=3)), prompt="late", prompt_log_days=2))

@@ -37,8 +37,10 @@ from tests.integration.hubs import hub_over
 
 TENANT = TenantId(str(uuid.UUID(int=77)))
 HASHED = "$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA"
-NOTIFIED_S = 0.5
-POLLED_S = 1.5
+# What is told at once comes long before the next poll, and what is not comes with it.
+POLL_S = 3.0
+NOTIFIED_S = 0.6 * POLL_S
+POLLED_S = POLL_S + 15.0
 
 keys = PostgresKeys()
 
@@ -57,7 +59,7 @@ def publisher_of(client: RedisClient) -> StatePublisher:
     )
 
 
-def outbox_of(client: RedisClient, *, poll_s: float = 1.0) -> RevocationOutbox:
+def outbox_of(client: RedisClient, *, poll_s: float = POLL_S) -> RevocationOutbox:
     return RevocationOutbox(keys=keys, publisher=publisher_of(client), poll_s=poll_s)
 
 
@@ -106,7 +108,7 @@ async def running(*outboxes: RevocationOutbox) -> AsyncIterator[None]:
         assert all(isinstance(result, asyncio.CancelledError) for result in results)
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not await condition():
             await asyncio.sleep(0.005)

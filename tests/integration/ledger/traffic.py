@@ -156,7 +156,7 @@ class Traffic:
                 await self.request(random.randint(11, 90))
                 await asyncio.sleep(0.005)
 
-        async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
             for _ in range(clients):
                 tasks.create_task(client())
             try:
@@ -167,7 +167,7 @@ class Traffic:
     async def more(self, count: int) -> None:
         """Waits until so many further requests were settled."""
         wanted = self.settled + count
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.settled < wanted:
                 await asyncio.sleep(0.01)
 
@@ -224,7 +224,7 @@ class Traffic:
             *(keyspace.counters(self.shard, scope) for scope in scopes),
             keyspace.usage(self.shard),
         ]
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             incarnation = await self.client.info("everything")
             head = layout.incarnation(incarnation["run_id"], incarnation["master_replid"])
             return (await script(keys=keys, args=[head, lease_id, *arguments])).decode()

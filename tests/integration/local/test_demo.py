@@ -65,7 +65,7 @@ def test_down_stops_a_running_demo_and_removes_all_its_state(start, tmp_path):
     assert not (tmp_path / "state").exists()
     assert demo.process.wait(30) == 0
     pids = [pid for role, several in described["pids"].items() if role != "up" for pid in several]
-    wait_until(lambda: all(map(is_gone, pids)), timeout_s=5, what="the end of the children")
+    wait_until(lambda: all(map(is_gone, pids)), timeout_s=30, what="the end of the children")
 
 
 def test_down_removes_the_state_of_a_demo_that_was_stopped(start, tmp_path):
@@ -89,5 +89,5 @@ def test_a_mock_that_was_killed_stays_away(start):
     (url,) = described["gateway_urls"]
     (mock,) = described["pids"]["mock_ollama"]
     subprocess.run(["kill", "-9", str(mock)], check=True)
-    wait_until(lambda: is_gone(mock), timeout_s=5, what="the end of the mock")
+    wait_until(lambda: is_gone(mock), timeout_s=30, what="the end of the mock")
     assert answer(url)["pid"] in described["pids"]["dataplane"]

@@ -57,6 +57,6 @@ def test_nothing_outlives_a_killed_parent(tmp_path, user):
     finally:
         os.kill(parent.pid, signal.SIGKILL)
         parent.communicate()
-    wait_until(lambda: all(map(is_gone, family)), timeout_s=5, what="the end of the children")
+    wait_until(lambda: all(map(is_gone, family)), timeout_s=30, what="the end of the children")
     # A clean end: Postgres took its lock file away.
     assert not (tmp_path / "postgres" / "postmaster.pid").exists()

@@ -104,7 +104,7 @@ async def test_full_settlement_buffer_denies(leases: RedisLeases, settlements: S
     state.client.delete(keyspace.fence(principal.shard))
     for _ in range(10):
         settlements.append(principal, event("one"))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(10):
         while not settlements.is_full:
             await asyncio.sleep(0.001)
     state.stamp()

@@ -31,7 +31,7 @@ from shared.keyspace import LeaseId, Shard
 from shared.lifecycle import Readiness
 from shared.redaction import Secret
 from tests.fakes.published_state import PublishedState
-from tests.fakes.redis_link import running_link
+from tests.fakes.redis_link import IMPATIENT_S, PATIENT_S, running_link
 from tests.fakes.tcp_proxy import TCPProxy, proxied
 from tests.fakes.waiting import until
 from tests.integration.quota.caller import CRASHED, DEMAND
@@ -103,7 +103,7 @@ async def test_ten_thousand_cancellations_never_mix_up_replies(proxy: TCPProxy, 
     mixed_up: list[tuple[int, Any]] = []
     answered = cancelled = rounds = 0
     patience_s = 0.08
-    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+    async with running_link(through(proxy, redis), timeout_s=PATIENT_S) as link:
 
         async def ask(number: int) -> None:
             nonlocal answered
@@ -134,7 +134,7 @@ async def test_ten_thousand_cancellations_never_mix_up_replies(proxy: TCPProxy, 
 
 async def test_cancelled_admission_is_taken_back(proxy: TCPProxy, redis: Redis, state: PublishedState):
     principal = state.principal()
-    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+    async with running_link(through(proxy, redis), timeout_s=PATIENT_S) as link:
         proxy.delay = lambda: 0.03
         task = asyncio.create_task(leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED))
         await until(lambda: state.slots(principal) == (1, 1, 1))
@@ -147,7 +147,7 @@ async def test_cancelled_admission_is_taken_back(proxy: TCPProxy, redis: Redis, 
 
 async def test_stopped_redis_denies_in_time_and_no_admission_comes_to_life(own_redis: Redis, own_state: PublishedState):
     principals = [own_state.principal() for _ in range(5)]
-    async with running_link(own_redis.url) as link:
+    async with running_link(own_redis.url, timeout_s=IMPATIENT_S) as link:
         leases = leases_of(link)
         await leases.acquire(principals[0], new_id(), DEMAND, CRASHED)
         os.kill(own_redis.pid, signal.SIGSTOP)
@@ -159,9 +159,9 @@ async def test_stopped_redis_denies_in_time_and_no_admission_comes_to_life(own_r
             return time.monotonic() - started_s
 
         waits_s = await asyncio.gather(*(denied(principal) for principal in principals for _ in range(20)))
-        assert max(waits_s) < 0.25
+        assert max(waits_s) < 2 * IMPATIENT_S, "one deadline, and no second attempt"
         waits_s = await asyncio.gather(*(denied(principal) for principal in principals))
-        assert max(waits_s) < 0.05, "a suspended link fails at once"
+        assert max(waits_s) < IMPATIENT_S, "a suspended link fails at once"
         os.kill(own_redis.pid, signal.SIGCONT)
         await until(lambda: link.is_trusted)
         assert [own_state.slots(principal)[:2] for principal in principals] == [(1, 1)] + [(0, 0)] * 4
@@ -172,7 +172,7 @@ async def test_no_admission_comes_to_life_after_the_connection_was_given_up(
     own_redis: Redis, own_state: PublishedState
 ):
     principal = own_state.principal()
-    async with running_link(own_redis.url) as link:
+    async with running_link(own_redis.url, timeout_s=IMPATIENT_S) as link:
         leases = leases_of(link)
         await leases.acquire(own_state.principal(), new_id(), DEMAND, CRASHED)  # the script is known from now on
         os.kill(own_redis.pid, signal.SIGSTOP)
@@ -188,7 +188,7 @@ async def test_no_admission_comes_to_life_after_the_connection_was_given_up(
 
 async def test_lost_replies_leave_no_lease_behind(proxy: TCPProxy, redis: Redis, state: PublishedState):
     principal = state.principal()
-    async with running_link(through(proxy, redis)) as link:
+    async with running_link(through(proxy, redis), timeout_s=IMPATIENT_S) as link:
         with pytest.raises(LimitExceededError):
             await leases_of(link).acquire(
                 state.principal(concurrent=0), new_id(), DEMAND, CRASHED
@@ -207,7 +207,7 @@ async def test_reset_connection_fails_what_is_in_flight_and_comes_back(
     proxy: TCPProxy, redis: Redis, state: PublishedState
 ):
     principal = state.principal()
-    async with running_link(through(proxy, redis), timeout_s=2.0) as link:
+    async with running_link(through(proxy, redis), timeout_s=PATIENT_S) as link:
         proxy.swallow_replies = True
         task = asyncio.create_task(leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED))
         await until(lambda: state.slots(principal) == (1, 1, 1))
@@ -215,7 +215,7 @@ async def test_reset_connection_fails_what_is_in_flight_and_comes_back(
         proxy.swallow_replies = False
         with pytest.raises(CannotCheckError):
             await task
-        await until(lambda: link.is_trusted, timeout_s=2.0)
+        await until(lambda: link.is_trusted)
         await until(lambda: state.slots(principal) == (0, 0, 0))
 
 
@@ -281,7 +281,7 @@ async def test_wrong_password_is_never_trusted(redis: Redis):
 )
 async def test_server_that_may_lose_data_is_not_ready(own_redis: Redis, setting: str, wrong: str, right: str):
     readiness = Readiness((READINESS_CHECK,))
-    link = Link(url=Secret(own_redis.url), timeout_s=0.15, readiness=readiness)
+    link = Link(url=Secret(own_redis.url), timeout_s=PATIENT_S, readiness=readiness)
     with redis_client.Redis.from_url(own_redis.url) as admin:
         client: Any = admin
         running = asyncio.create_task(link.run())
@@ -355,13 +355,13 @@ async def test_missing_permission_denies(redis: Redis, state: PublishedState):
 
 async def test_paused_clients_are_denied_in_time(own_redis: Redis, own_state: PublishedState):
     principal = own_state.principal()
-    async with running_link(own_redis.url) as link:
+    async with running_link(own_redis.url, timeout_s=IMPATIENT_S) as link:
         leases = leases_of(link)
-        own_state.client.client_pause(600, all=True)
+        own_state.client.client_pause(2000, all=True)
         started_s = time.monotonic()
         with pytest.raises(CannotCheckError):
             await leases.acquire(principal, new_id(), DEMAND, CRASHED)
-        assert time.monotonic() - started_s < 0.25
+        assert time.monotonic() - started_s < 3 * IMPATIENT_S, "before Redis goes on"
         await until(lambda: link.is_trusted)
         assert own_state.slots(principal) == (0, 0, 0)
 
@@ -369,7 +369,7 @@ async def test_paused_clients_are_denied_in_time(own_redis: Redis, own_state: Pu
 async def test_settlement_without_an_undo_is_not_taken_back(proxy: TCPProxy, redis: Redis, state: PublishedState):
     principal, other = state.principal(), state.principal()
     calls = PrincipalCalls(principal, 1000)
-    async with running_link(through(proxy, redis)) as link:
+    async with running_link(through(proxy, redis), timeout_s=IMPATIENT_S) as link:
         await link.call(SHARD, PrincipalCalls(other, 1000).settle(link.incarnation(SHARD), lease("other"), b"{}", 0))
         proxy.swallow_replies = True
         with pytest.raises(CannotCheckError):

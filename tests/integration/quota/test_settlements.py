@@ -52,7 +52,7 @@ async def test_settlement_returns_the_slots_and_appends_its_event(
         for number in range(20):
             lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
             settlements.settle(lease, principal, event(str(number)))
-        assert await settlements.drained(2.0) == 0
+        assert await settlements.drained(10.0) == 0
     assert {event.event_id for event in events_of(state, principal)} == set(map(str, range(20)))
     assert set(state.budgets(principal).values()) == {(20 * 70, 0)}
     assert state.slots(principal) == (0, 0, 0)
@@ -73,14 +73,14 @@ async def test_settlements_wait_while_redis_sleeps_and_are_applied_once(tmp_path
             async with running(settlements):
                 held = [await leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(50)]
                 settlements.settle(held[0], principal, event(held[0].lease_id))
-                assert await settlements.drained(2.0) == 0
+                assert await settlements.drained(10.0) == 0
                 os.kill(server.pid, signal.SIGSTOP)
                 for lease in held[1:]:
                     settlements.settle(lease, principal, event(lease.lease_id))
                 await until(lambda: settlements.is_stalled)
                 assert await settlements.drained(0.05) == 49
                 os.kill(server.pid, signal.SIGCONT)
-                assert await settlements.drained(5.0) == 0
+                assert await settlements.drained(20.0) == 0
         assert sorted(event.event_id for event in events_of(state, principal)) == sorted(
             lease.lease_id for lease in held
         )
@@ -97,7 +97,7 @@ async def test_settlements_wait_for_the_fence(leases: RedisLeases, settlements: 
         await until(lambda: settlements.is_stalled)
         assert state.usage(principal) == []
         state.stamp(epoch=2)
-        assert await settlements.drained(5.0) == 0
+        assert await settlements.drained(20.0) == 0
     assert events_of(state, principal) == [event("one")]
 
 
@@ -109,7 +109,7 @@ async def test_settlement_survives_flushed_scripts(
         lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         state.client.script_flush()
         settlements.settle(lease, principal, event("one"))
-        assert await settlements.drained(2.0) == 0
+        assert await settlements.drained(10.0) == 0
     assert events_of(state, principal) == [event("one")]
 
 
@@ -117,7 +117,7 @@ async def test_events_without_a_lease_are_appended(settlements: Settlements, sta
     principal = state.principal()
     async with running(settlements):
         settlements.append(principal, event("one"))
-        assert await settlements.drained(2.0) == 0
+        assert await settlements.drained(10.0) == 0
     assert events_of(state, principal) == [event("one")]
 
 
@@ -158,7 +158,7 @@ async def test_settlement_after_the_reaper_is_a_correction(
     reap(state, principal, lease)
     async with running(settlements):
         settlements.settle(lease, principal, event(lease.lease_id))
-        assert await settlements.drained(2.0) == 0
+        assert await settlements.drained(10.0) == 0
     [correction] = events_of(state, principal)
     assert correction == event(
         f"{lease.lease_id}:c",
@@ -181,7 +181,7 @@ async def test_correction_waits_for_redis_like_every_settlement(
         settlements.settle(lease, principal, event(lease.lease_id))
         await until(lambda: settlements.is_stalled)
         state.client.set(keyspace.fence(principal.shard), fence)
-        assert await settlements.drained(5.0) == 0
+        assert await settlements.drained(20.0) == 0
     assert [event.outcome for event in events_of(state, principal)] == ["correction"]
     assert set(state.budgets(principal).values()) == {(70, 0)}
 

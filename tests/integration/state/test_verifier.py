@@ -101,7 +101,7 @@ async def test_hanging_control_plane_is_given_up_in_time():
     plane.hangs = True
     async with serving(plane) as addresses, verifier_of(addresses, timeout_s=0.2) as verifier:
         with pytest.raises(CannotCheckError):
-            await asyncio.wait_for(verifier.matches("nz_key"), 1.0)
+            await asyncio.wait_for(verifier.matches("nz_key"), 2.5)
 
 
 async def test_no_control_plane_cannot_check():

@@ -107,7 +107,7 @@ async def gateway(
     first_record_s: float = 5,
     idle_s: float = 5,
     total_s: float = 30,
-    connect_s: float = 1,
+    connect_s: float = 5,
     max_connections: int = 64,
     clock: Clock | None = None,
 ) -> AsyncIterator[Gateway]:

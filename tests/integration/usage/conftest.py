@@ -20,7 +20,7 @@ from tests.integration.controlplane.conftest import Running, fresh_database, ser
 from tests.integration.ledger import events
 
 
-async def eventually[T](look: Callable[[], Awaitable[T]], *, timeout_s: float = 10.0) -> T:
+async def eventually[T](look: Callable[[], Awaitable[T]], *, timeout_s: float = 30.0) -> T:
     """Looks until the result is truthy; fails after the deadline."""
     async with asyncio.timeout(timeout_s):
         while not (found := await look()):

@@ -35,6 +35,12 @@ from tests.fakes.waiting import until
 from tests.integration.controlplane.conftest import DATAPLANE_TOKEN, fresh_database, settings_for
 from tests.integration.hubs import hub_over
 
+# Of both ends of a stream, as in the gateway: three times as long without a word is its end, so where a test is not
+# about silence, both ends have the same, and one that no busy machine takes for silence. The other one is for tests
+# that wait for a heartbeat.
+HEARTBEAT_S = 2.0
+LIVELY_S = 0.5
+
 
 class Learnt:
     """What a simulated replica was told; stands where a worker applies it."""
@@ -62,7 +68,12 @@ class Replica:
     """The real client of the watch, with nothing behind it."""
 
     def __init__(
-        self, addresses: Sequence[str], *, heartbeat_s: float = 2.0, token: str = DATAPLANE_TOKEN, revision: int = 0
+        self,
+        addresses: Sequence[str],
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        token: str = DATAPLANE_TOKEN,
+        revision: int = 0,
     ) -> None:
         self.learnt = Learnt()
         self.worker_id = str(uuid.uuid4())
@@ -101,7 +112,7 @@ async def watching(*replicas: Replica) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as stack:
         for replica in replicas:
             await stack.enter_async_context(replica.watching())
-        await until(lambda: all(replica.watch.is_current for replica in replicas), timeout_s=10)
+        await until(lambda: all(replica.watch.is_current for replica in replicas), timeout_s=30)
         yield
 
 
@@ -109,7 +120,7 @@ class Served:
     """``StateService`` alone, on a port of its own, over a hub that follows the stream."""
 
     def __init__(
-        self, client: RedisClient, *, heartbeat_s: float = 0.2, queue_capacity: int = 1024, **hub: Any
+        self, client: RedisClient, *, heartbeat_s: float = HEARTBEAT_S, queue_capacity: int = 1024, **hub: Any
     ) -> None:
         self.hub: Hub = hub_over(client, **hub)
         self.hub._queue_capacity = queue_capacity
@@ -165,7 +176,7 @@ class RawStream:
     async def hello(self, revision: int = 0, worker_id: str = "w") -> None:
         await self.say(hello=pb.Hello(worker_id=worker_id, address="127.0.0.1:1", revision=revision))
 
-    async def next(self, *kinds: str, timeout_s: float = 5.0) -> pb.WatchResponse:
+    async def next(self, *kinds: str, timeout_s: float = 15.0) -> pb.WatchResponse:
         """The next message that is not a heartbeat, unless these are wanted; fails at the end of the stream."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -177,7 +188,7 @@ class RawStream:
 
     async def code(self) -> grpc.StatusCode:
         """How it ends; what is still on the way is read first."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with contextlib.suppress(grpc.aio.AioRpcError):
                 while await self.call.read() is not grpc.aio.EOF:
                     pass
@@ -213,6 +224,13 @@ async def database(postgres_server: Postgres, redis: Redis) -> AsyncIterator[str
 @pytest.fixture
 async def served(client: RedisClient, database: str) -> AsyncIterator[Served]:
     async with Served(client).serving() as served:
+        yield served
+
+
+@pytest.fixture
+async def lively(client: RedisClient, database: str) -> AsyncIterator[Served]:
+    """With quick heartbeats, for workers that have them too."""
+    async with Served(client, heartbeat_s=LIVELY_S).serving() as served:
         yield served
 
 

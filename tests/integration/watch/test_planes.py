@@ -36,6 +36,8 @@ from tests.integration.controlplane.conftest import (
 from tests.integration.hubs import hub_over
 from tests.integration.watch.conftest import RawStream, Replica, Served, eventually, record_of, watching
 
+# A hundred at a time limit of ten, each given a snapshot of its own: on a quiet machine it takes two seconds.
+SOON_S = 25.0
 log = logs.get(__name__)
 
 
@@ -124,13 +126,13 @@ async def test_a_hundred_workers_that_reconnect_at_once_are_all_up_to_date_soon(
                 await stack.enter_async_context(replica.watching())
             created = await minted(gateway)
             await gateway.call(gateway.keys.RevokeKey, k.RevokeKeyRequest(prefix=created.prefix))
-            await until(lambda: all(one.revision >= hub.revision > 1 for one in replicas), timeout_s=10)  # noqa: B023
+            await until(lambda: all(one.revision >= hub.revision > 1 for one in replicas), timeout_s=30)  # noqa: B023
             took_s = time.monotonic() - started_s
             given = sum(len(one.learnt.snapshots) for one in replicas)
             log.info("workers_up_to_date", workers=100, after_s=took_s, snapshots=given)
             assert given == (0 if revision else 100)
             assert hub.snapshots.most_in_flight <= 10 if not revision else hub.snapshots.most_in_flight == before
-            assert took_s < 10
+            assert took_s < SOON_S
 
 
 async def test_two_control_planes_tell_the_same_in_the_same_order(client, database):
@@ -164,7 +166,7 @@ async def test_a_worker_goes_on_with_another_control_plane_at_once_when_one_stop
             os.kill(stopped.process.pid, signal.SIGTERM)
             await stopped.process.wait()
             started_s = time.monotonic()
-            await until(lambda: all(one.watch.is_current for one in replicas), timeout_s=10)
+            await until(lambda: all(one.watch.is_current for one in replicas), timeout_s=30)
             log.info("workers_moved", after_s=time.monotonic() - started_s)
             assert sum(len(one.learnt.snapshots) for one in replicas) == len(replicas)
 
@@ -179,9 +181,9 @@ async def test_a_worker_of_a_control_plane_that_was_killed_hears_of_changes_from
             killed.process.kill()
             await killed.process.wait()
             await other.call(other.keys.RevokeKey, k.RevokeKeyRequest(prefix=created.prefix))
-            await until(lambda: len(hub_of(other)._watchers) == 6, timeout_s=10)
+            await until(lambda: len(hub_of(other)._watchers) == 6, timeout_s=30)
             revision = hub_of(other).revision
-            await until(lambda: all(one.revision >= revision for one in replicas), timeout_s=10)
+            await until(lambda: all(one.revision >= revision for one in replicas), timeout_s=30)
             # Each was told, by the stream or as what it had missed; none needed a snapshot for it.
             assert all((2, True) in one.learnt.versions(created.key.id) for one in replicas)
 
@@ -209,7 +211,7 @@ async def test_without_redis_a_revocation_is_pending_and_told_by_every_control_p
                 for replica in (here, there):
                     await until(
                         lambda one=replica: len(one.learnt.versions(created.key.id)) >= 2,  # type: ignore[misc]
-                        timeout_s=10,
+                        timeout_s=30,
                     )
                 assert here.watch.is_current
                 assert there.watch.is_current
@@ -221,8 +223,8 @@ async def test_after_redis_lost_everything_workers_begin_anew_and_changes_go_on(
         before = replica.revision
         await client.flushall()
         await gateway.call(gateway.keys.RevokeKey, k.RevokeKeyRequest(prefix=created.prefix))
-        await until(lambda: hub_of(gateway).revision > before, timeout_s=10)
-        await until(lambda: replica.revision >= hub_of(gateway).revision, timeout_s=10)
+        await until(lambda: hub_of(gateway).revision > before, timeout_s=30)
+        await until(lambda: replica.revision >= hub_of(gateway).revision, timeout_s=30)
         assert len(replica.learnt.snapshots) == 2
         await gateway.call(gateway.keys.RotateKey, k.RotateKeyRequest(prefix=(other := await minted(gateway)).prefix))
         await until(lambda: (2, True) in replica.learnt.versions(other.key.id))
@@ -243,8 +245,8 @@ async def test_a_database_that_is_older_than_the_stream_does_not_stop_changes(cl
 async def test_without_redis_an_announcement_says_so_and_leaves_the_turn_to_the_next(tmp_path, database):
     change = Change(kind=ChangeKind.KEY, id="k", version=1)
     with Redis(tmp_path) as server:
-        async with connection.connect(server.url, connect_timeout_s=0.5) as client:
-            hub = hub_over(client, timeout_s=0.5)
+        async with connection.connect(server.url, connect_timeout_s=2.0) as client:
+            hub = hub_over(client, timeout_s=2.0)
             first = await hub.announce(change)
             await asyncio.to_thread(server.stop)
             for _ in range(3):
@@ -255,7 +257,7 @@ async def test_without_redis_an_announcement_says_so_and_leaves_the_turn_to_the_
 
 
 async def test_a_worker_is_seen_by_the_other_control_planes(client, served, database):
-    async with watching(replica := Replica([served.address], heartbeat_s=0.05)):
+    async with watching(replica := Replica([served.address])):
         record = await eventually(lambda: record_of(Replicas(client, timeout_s=1), replica.worker_id))
         assert record.control_plane == "one"
         assert abs(record.seen_at_ms - (await client.time())[0] * 1000) < 5000

@@ -15,6 +15,7 @@ from shared import keyspace, records
 from shared.records import BackendRecord, ConfigRecord, DiscoveredRecord
 from tests.fakes.waiting import until
 from tests.integration.watch.conftest import (
+    LIVELY_S,
     RawStream,
     Replica,
     Served,
@@ -38,16 +39,16 @@ async def published(client: RedisClient) -> None:
     await publish(client)
 
 
-async def test_a_new_worker_gets_everything_and_then_heartbeats(published, served):
-    async with RawStream(served.address) as stream:
+async def test_a_new_worker_gets_everything_and_then_heartbeats(published, lively):
+    async with RawStream(lively.address) as stream:
         await stream.hello()
         snapshot = (await stream.next()).snapshot
         assert snapshot.config == records.encode(CONFIG)
         assert snapshot.discovered == records.encode(DISCOVERED)
         assert 50_000 < snapshot.discovered_valid_ms <= 60_000
-        assert snapshot.revision == served.hub.revision
+        assert snapshot.revision == lively.hub.revision
         for _ in range(2):
-            assert (await stream.next("heartbeat", timeout_s=1)).heartbeat.revision == snapshot.revision
+            assert (await stream.next("heartbeat")).heartbeat.revision == snapshot.revision
 
 
 async def test_the_unary_twin_gives_the_same(published, served):
@@ -134,16 +135,16 @@ async def test_what_was_before_a_restart_is_still_told(client, served):
         assert [(await stream.next()).change.revision for _ in range(2)] == revisions[3:]
 
 
-async def test_a_worker_is_known_by_what_it_says(served):
-    replica = Replica([served.address], heartbeat_s=0.05)
+async def test_a_worker_is_known_by_what_it_says(lively):
+    replica = Replica([lively.address], heartbeat_s=LIVELY_S)
     replica.learnt.apply_change = lambda change: 3 if change.key.refused else 0
     async with watching(replica):
         replica.in_flight = 4
-        revision = await served.hub.announce(KEY)
+        revision = await lively.hub.announce(KEY)
         await until(lambda: replica.revision == revision)
 
         async def known():
-            record = await record_of(served.replicas, replica.worker_id)
+            record = await record_of(lively.replicas, replica.worker_id)
             return record if record is not None and record.revision == revision and record.in_flight == 4 else None
 
         record = await eventually(known)
@@ -155,7 +156,7 @@ async def test_a_worker_is_known_by_what_it_says(served):
 
 
 async def test_a_rejected_revision_keeps_the_last_good_one_until_another_is_applied(served):
-    replica = Replica([served.address], heartbeat_s=0.05)
+    replica = Replica([served.address])
     async with watching(replica):
         good = replica.revision
 
@@ -176,7 +177,7 @@ async def test_a_rejected_revision_keeps_the_last_good_one_until_another_is_appl
 
 
 async def test_rejected_backends_are_not_made_good_by_a_change_of_a_key(client, served):
-    replica = Replica([served.address], heartbeat_s=0.05)
+    replica = Replica([served.address])
 
     def refuse_backends(change: pb.Change) -> int:
         if change.HasField("config"):
@@ -200,7 +201,7 @@ async def test_acknowledgements_wake_whoever_waits_for_them(served):
         waiting = asyncio.create_task(served.workers.changed())
         await asyncio.sleep(0)
         revision = await served.hub.announce(KEY)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await waiting
         await until(lambda: served.workers.records[0].revision == revision)
     await until(lambda: not served.workers.records)
@@ -230,15 +231,15 @@ async def test_what_cannot_be_read_ends_the_stream(served):
         assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_worker_that_falls_silent_is_given_up(served):
-    async with RawStream(served.address) as stream:
+async def test_a_worker_that_falls_silent_is_given_up(lively):
+    async with RawStream(lively.address) as stream:
         await stream.hello()
         await stream.next("snapshot")
-        assert served.workers.records
+        assert lively.workers.records
         assert await stream.code() is grpc.StatusCode.UNAVAILABLE
-        await until(lambda: not served.workers.records)
-    assert served.metric("gateway_watch_workers_lost_total") == 1
-    assert served.metric("gateway_watchers") == 0
+        await until(lambda: not lively.workers.records)
+    assert lively.metric("gateway_watch_workers_lost_total") == 1
+    assert lively.metric("gateway_watchers") == 0
 
 
 async def test_a_worker_that_leaves_is_forgotten_by_the_hub(served):
@@ -248,18 +249,18 @@ async def test_a_worker_that_leaves_is_forgotten_by_the_hub(served):
     await until(lambda: not served.workers.records and served.metric("gateway_watchers") == 0)
 
 
-async def test_a_worker_that_drains_and_leaves_is_no_longer_counted_with(served):
-    replica = Replica([served.address], heartbeat_s=0.05)
+async def test_a_worker_that_drains_and_leaves_is_no_longer_counted_with(lively):
+    replica = Replica([lively.address], heartbeat_s=LIVELY_S)
     async with watching(replica):
-        await eventually(lambda: record_of(served.replicas, replica.worker_id))
+        await eventually(lambda: record_of(lively.replicas, replica.worker_id))
         replica.readiness.start_draining()
-        (worker,) = served.workers._connected.values()
+        (worker,) = lively.workers._connected.values()
         await until(lambda: worker.draining)
 
     async def gone():
-        return await record_of(served.replicas, replica.worker_id) is None
+        return await record_of(lively.replicas, replica.worker_id) is None
 
-    await eventually(gone, timeout_s=2)
+    await eventually(gone)
 
 
 async def test_a_slow_watcher_is_told_to_begin_anew_and_holds_up_nobody(client, database):

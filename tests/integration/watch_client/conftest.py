@@ -38,6 +38,9 @@ from tests.fakes.redis_link import running_link
 from tests.fakes.state_server import TOKEN, StateServer, serving, snapshot
 from tests.integration.quota.caller import CRASHED, DEMAND
 
+# Three times as long without a word is the end of a stream: no busy machine is silent for that long. Tests that are
+# about silence have less.
+HEARTBEAT_S = 1.0
 IDENTITY = Identity(worker_id="w-1", address="127.0.0.1:8080", version="1.2.3", pid=4711)
 
 
@@ -84,7 +87,7 @@ class Worker:
         *,
         token: str = TOKEN,
         credentials: grpc.ChannelCredentials | None = None,
-        heartbeat_s: float = 0.1,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         clock = SystemClock()
         calls = Calls(backlog_max_events=16_000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from typing import Self
 
@@ -93,13 +94,14 @@ async def test_redis_is_asked_less_often_while_the_stream_brings_everything(
         await server.stop()
         await until(lambda: not worker.watch.is_current)
         reading.looks.clear()
-        await until(lambda: len(reading.looks) >= 4)
-        assert reading.looks[3] - reading.looks[2] < 0.2
+        await until(lambda: len(reading.looks) >= 10)
+        # Of some rests one is the short one: a busy machine lengthens them, and shortens none of the long ones.
+        assert min(after - before for before, after in itertools.pairwise(reading.looks)) < 0.2
         await server.start()
 
 
 async def test_models_expire_while_the_stream_only_beats(unconnected: Link, fast, monkeypatch):
-    async with serving(StateServer(snapshot(7, config(7), discovered(7, "llama3"), valid_ms=300))) as server:
+    async with serving(StateServer(snapshot(7, config(7), discovered(7, "llama3"), valid_ms=1000))) as server:
         worker = Worker(unconnected, [server.address])
         async with worker.watching(), Reading(worker, monkeypatch):
             await until(lambda: worker.readiness.ready)

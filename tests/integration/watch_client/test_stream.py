@@ -121,7 +121,7 @@ async def test_kind_of_a_newer_release_is_ignored(unconnected: Link, server: Sta
 
 
 async def test_heartbeats_tell_how_the_worker_is(unconnected: Link, server: StateServer):
-    async with Worker(unconnected, [server.address]).watching() as worker:
+    async with Worker(unconnected, [server.address], heartbeat_s=0.3).watching() as worker:
         stream = await server.stream()
         await until(lambda: stream.heartbeats and stream.heartbeats[-1].revision == 7)
         latest = stream.heartbeats[-1]
@@ -137,7 +137,7 @@ async def test_draining_is_said_at_once_and_the_watch_goes_on(unconnected: Link,
         stream = await server.stream()
         await stream.acknowledgement(7)
         worker.readiness.start_draining()
-        await until(lambda: stream.heartbeats[-1].draining, timeout_s=1)
+        await until(lambda: stream.heartbeats[-1].draining)
         stream.say(key_change(8, "key", 2))
         await stream.acknowledgement(8)
 
@@ -214,7 +214,7 @@ async def test_three_missed_heartbeats_are_the_end_of_a_stream(unconnected: Link
         server.silent = True
         silent_since_s = time.monotonic()
         await server.stream(1)
-        assert 0.2 < time.monotonic() - silent_since_s < 3
+        assert time.monotonic() - silent_since_s > 0.2
         await until(lambda: not stream.is_open)
         server.silent = False
         await until(lambda: worker.watch.is_current)
@@ -296,6 +296,6 @@ def test_missing_file_is_no_plaintext(tmp_path):
 
 async def test_without_control_planes_there_is_nothing_to_watch(unconnected: Link):
     worker = Worker(unconnected, [])
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(10):
         await worker.watch.run()
     assert not worker.watch.is_current

@@ -1,7 +1,6 @@
 import contextlib
 import json
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from dataplane.api import strict_json
 from dataplane.api.strict_json import Closed, Dropped, fold, parse
 from dataplane.errors import RequestError
+from tests.fakes.cost import times_as_long
 from tests.unit.api.endpoints import CAPS, ENDPOINTS
 
 SIZE = 262_144
@@ -98,17 +98,20 @@ NASTY = {
     "white space": filled(b"", b" ", b"{}"),
     "depth": filled(b"", b'{"a":', b""),
 }
+# The worst are objects with a key, 4 times what the standard library takes for as many bytes of empty lists: 40 ms
+# where that takes 10. msgspec's own reading takes 50 times as long for ``1e300``.
+MOST = 8
 
 
 @pytest.mark.parametrize("body", NASTY.values(), ids=NASTY.keys())
-def test_the_nastiest_body_takes_at_most_50_ms(body):
-    best_s = float("inf")
-    for _ in range(5):
-        started_s = time.process_time()
+def test_the_nastiest_body_takes_few_times_what_empty_lists_take(body):
+    plain = filled(b"[", b"[],", b"[]]")
+
+    def read() -> None:
         with contextlib.suppress(RequestError):
             parse(body)
-        best_s = min(best_s, time.process_time() - started_s)
-    assert best_s < 0.05
+
+    assert times_as_long(read, lambda: json.loads(plain), most=MOST) <= MOST
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

@@ -61,7 +61,7 @@ def request_bytes(body: object, *, path: str = "/api/chat", method: str = "POST"
     return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{headers}Content-Length: {len(raw)}\r\n\r\n".encode() + raw
 
 
-async def exchange(url: str, sent: bytes, *, quiet_s: float = 0.3) -> Seen:
+async def exchange(url: str, sent: bytes, *, quiet_s: float = 1.0) -> Seen:
     """Send bytes and read until the connection ends, the reply is whole, or nothing has come for `quiet_s`."""
     reader, writer = await connect(url)
     writer.write(sent)
@@ -95,11 +95,11 @@ async def mock() -> AsyncIterator[MockOllama]:
 
 @pytest.fixture
 async def client(mock: MockOllama) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=mock.url, timeout=5) as opened:
+    async with httpx.AsyncClient(base_url=mock.url, timeout=30) as opened:
         yield opened
 
 
 @pytest.fixture
 async def control(mock: MockOllama) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=mock.control_url, timeout=5) as opened:
+    async with httpx.AsyncClient(base_url=mock.control_url, timeout=30) as opened:
         yield opened

@@ -130,7 +130,7 @@ async def test_the_command_line_tells_its_urls_and_stops_on_a_signal(number):
     )
     assert process.stdout is not None
     try:
-        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
+        ready = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         async with httpx.AsyncClient(base_url=ready["url"]) as client:
             assert [model["name"] for model in (await client.get("/api/tags")).json()["models"]] == ["a", "b"]
             assert (await client.post("/api/chat", json={**CHAT, "model": "a"})).text.count("\n") == 3
@@ -142,5 +142,5 @@ async def test_the_command_line_tells_its_urls_and_stops_on_a_signal(number):
         assert (len(seen.records), seen.ending) == (1, "reset")
     finally:
         process.send_signal(number)
-        rest, _ = await asyncio.wait_for(process.communicate(), 10)
+        rest, _ = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, rest) == (0, b"")

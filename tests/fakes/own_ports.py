@@ -1,0 +1,34 @@
+"""Ports that no other test process of this run takes.
+
+A port is free from when it is chosen until its server listens, and while that server is down: with all processes
+choosing from all ports, one run in some dozens would have two servers with one port.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from deploy.local import ports
+
+# More than any test has of each.
+_PLANES = 4
+
+
+def keep_to(share: int, shares: int) -> None:
+    """This process chooses from one share, from 0, of so many equal ones of all ports."""
+    size = len(ports.POOL) // shares
+    ports.POOL = ports.POOL[share * size : (share + 1) * size]
+
+
+def choose_for(state: Path) -> None:
+    """Chooses the ports of a stack that has none yet: the stack itself, another process, takes those in its folder."""
+    file = state / "ports.json"
+    if file.exists():
+        return
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    book = ports.PortBook(file)
+    for name in ("redis", "postgres"):
+        book.assign(name)
+    for number in range(1, _PLANES + 1):
+        for name in (f"controlplane-{number}", f"controlplane-{number}-metrics", f"dataplane-{number}-metrics"):
+            book.assign(name)
