@@ -45,6 +45,7 @@ PROOFS = (
         "A1.7", "the cap of a body is exact, declared and in chunks, before any 100",
         f"{_EDGE}/test_bodies.py::the_cap_is_exact", "::a_body_that_is_too_long_is_refused_before_it_is_sent",
         "::nobody_is_asked_for_a_body_in_vain", "::endless_chunks_end_at_the_cap",
+        "::who_is_still_sending_when_refused_is_not_reset", "::who_never_stops_sending_is_cut",
         "e2e/test_access.py::the_body_cap_is_exact",
     ),
     proof(
@@ -58,6 +59,8 @@ PROOFS = (
         "::a_body_has_its_deadline_however_it_drips", "::a_body_on_its_way_holds_no_slot",
         "::a_stalled_reader_is_cut_and_its_generation_cancelled",
         "::replies_that_nobody_reads_end_with_their_connections",
+        f"{_EDGE}/test_bodies.py::who_falls_silent_when_refused_is_cut",
+        "unit/edge/test_unexpected.py::nothing_of_a_refused_request_waits_for_the_search_for_cycles",
     ),
     proof(
         "A1.10", "a good request among thousands of idle sockets",

@@ -128,7 +128,7 @@ def test_who_is_still_sending_when_refused_is_not_reset(wire, mock, api_key, sta
 
 
 def test_who_falls_silent_when_refused_is_cut(gateway, api_key):
-    """A1.7: no refused request keeps its connection by promising a body, whatever it was refused for."""
+    """A1.9: no refused request keeps its connection by promising a body, whatever it was refused for."""
     for key, start in ((None, b"POST /api/chat"), ("nz_none", b"POST /api/chat"), (api_key, b"POST /api/pull")):
         with Wire(gateway.url) as wire:
             wire.send(request(key, b"Content-Length: 100000", start=start + b" HTTP/1.1") + b"{")
