@@ -82,6 +82,10 @@ _LIMITS: dict[errors.LimitName, str] = {
 # A refusal without a time of its own is worth another try after this many seconds.
 _DEFAULT_RETRY_AFTER_S = 1
 _RETRY_STATUSES = frozenset({429, 502, 503, 504})
+_RATES_OF_REQUESTS, _RATES_OF_TOKENS = (
+    (header.RATE_LIMIT + counted, header.RATE_REMAINING + counted, header.RATE_RESET + counted)
+    for counted in (header.REQUESTS, header.TOKENS)
+)
 _ENCODER = msgspec.json.Encoder()
 
 
@@ -118,13 +122,12 @@ def render(
 def rate_headers(rates: Rates) -> list[tuple[bytes, bytes]]:
     """``x-ratelimit-*`` as OpenAI names them; none for what has no limit."""
     headers: list[tuple[bytes, bytes]] = []
-    for name, rate in ((header.REQUESTS, rates.requests), (header.TOKENS, rates.tokens)):
+    for names, rate in ((_RATES_OF_REQUESTS, rates.requests), (_RATES_OF_TOKENS, rates.tokens)):
         if rate is not None:
+            limit, remaining, reset = names
             headers += (
-                (header.RATE_LIMIT + name, b"%d" % rate.limit),
-                (header.RATE_REMAINING + name, b"%d" % rate.remaining),
-                (header.RATE_RESET + name, b"%ds" % rate.reset_s),
-            )
+                (limit, b"%d" % rate.limit), (remaining, b"%d" % rate.remaining), (reset, b"%ds" % rate.reset_s),
+            )  # fmt: skip
     return headers
 
 
