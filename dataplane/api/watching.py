@@ -42,9 +42,12 @@ class Patience:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self.PERIOD_S)
-            now_s = loop.time()
-            for waiter in [one for one in self._waiters if one.due_s < now_s]:
-                waiter.overdue()
+            self._look(loop.time())
+
+    def _look(self, now_s: float) -> None:
+        # In a frame of its own: the last one seen would live in that of the loop until the next is seen.
+        for waiter in [one for one in self._waiters if one.due_s < now_s]:
+            waiter.overdue()
 
     def __repr__(self) -> str:
         return f"Patience(waiters={len(self._waiters)})"
@@ -70,9 +73,12 @@ class Departures:
         """Runs until cancelled."""
         while True:
             await asyncio.sleep(self.PERIOD_S)
-            unwatched, self._unwatched = self._unwatched, {}
-            for exchange in unwatched:
-                exchange.start_watching()
+            self._look()
+
+    def _look(self) -> None:
+        unwatched, self._unwatched = self._unwatched, {}
+        for exchange in unwatched:
+            exchange.start_watching()
 
     def __repr__(self) -> str:
         return f"Departures(unwatched={len(self._unwatched)})"
