@@ -1,4 +1,4 @@
--- What a scope has used and reserved, and the head of its windows: one string of 21 big-endian doubles, so that a script
+-- What a scope has used and reserved, and the head of its windows: one string of 21 little-endian doubles, so that a script
 -- reads it with everything else in one MGET and writes those of key and tenant in one MSET. Included by scripts of both
 -- planes, never run alone; `shared/layout.py` reads and writes the same bytes.
 --
@@ -10,7 +10,7 @@
 -- A day or a month that is over is kept as long as a request that was admitted in it may run, and longer: until two
 -- newer ones were counted. What comes for one that is gone is for the ledger alone.
 
-local COUNTERS, COUNTERS_SIZE = '>ddddddddddddddddddddd', 168
+local COUNTERS, COUNTERS_SIZE = '<ddddddddddddddddddddd', 168
 local TOTAL, DAYS, MONTHS = 1, 3, 9
 -- The largest number up to which doubles count exactly.
 local LARGEST = 9007199254740991
@@ -56,7 +56,7 @@ end
 local function add_at(counters, at, used, reserved)
   used, reserved = counters[at] + used, counters[at + 1] + reserved
   -- Also false of what is no number.
-  if not (math.abs(used) <= LARGEST and math.abs(reserved) <= LARGEST) then
+  if not (used <= LARGEST and used >= -LARGEST and reserved <= LARGEST and reserved >= -LARGEST) then
     error({ err = 'ERR a counter overflows or is not a number' })
   end
   counters[at], counters[at + 1] = used, reserved

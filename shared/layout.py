@@ -14,13 +14,13 @@ import msgspec
 
 from shared.keyspace import Period, Scope
 
-VERSION = 2
+VERSION = 3
 TOTAL = Period("total")
 
 _HERE = Path(__file__).parent
-_COUNTERS = struct.Struct(">14d")
+_COUNTERS = struct.Struct("<14d")
 # Behind the counters: the head of the windows.
-_COUNTERS_SIZE = _COUNTERS.size + struct.calcsize(">7d")
+_COUNTERS_SIZE = _COUNTERS.size + struct.calcsize("<7d")
 # Where the four periods stand; `used` and `reserved` behind each.
 _PERIODS_AT = (2, 5, 8, 11)
 _DAY_LENGTH, _MONTH_LENGTH = len("20261121"), len("202611")

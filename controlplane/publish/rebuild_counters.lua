@@ -22,7 +22,7 @@ for index = 3, #KEYS do
   local counted = ARGV[index + 1]
   local head = head_of(redis.call('GET', KEYS[index]))
   -- Head first: the moment of the latest admission.
-  if counted == '' and struct.unpack('>d', head) < now_ms - WINDOW_MS then
+  if counted == '' and struct.unpack('<d', head) < now_ms - WINDOW_MS then
     redis.call('DEL', KEYS[index])
   else
     redis.call('SET', KEYS[index], (counted == '' and string.sub(NO_COUNTERS, 1, HEAD_AT - 1) or counted) .. head)

@@ -19,10 +19,12 @@ _MAX_PRINCIPALS = 16_384
 _TOMBSTONE_TTL = bulk(TOMBSTONE_TTL_MS)
 # A bulk string with its length (see ``scripts.bulk``), and what the two calls of each request consist of.
 _BULK = b"$%d\r\n%b\r\n"
-_ACQUIRE = b"%b" + _BULK + b"%b" + _BULK + b"%b%b" + _BULK * 3
-_CLOSING = b"%b" + _BULK * 4 + b"%b" + _BULK * 3
-_FOUR_DOUBLES = struct.Struct(">4d")
-_FOURTEEN_DOUBLES = struct.Struct(">14d")
+_ACQUIRE = b"%b" + _BULK + b"%b" + _BULK + b"%b%b%b\r\n" + _BULK * 2
+_CLOSING = b"%b" + _BULK * 4 + b"%b$24\r\n%b\r\n"
+_THREE_DOUBLES = struct.Struct("<3d")
+_FOUR_DOUBLES = struct.Struct("<4d")
+_FOURTEEN_DOUBLES = struct.Struct("<14d")
+_ACQUIRE_DOUBLES = (4 + 14 + 4) * 8
 
 
 class PrincipalCalls:
@@ -35,9 +37,10 @@ class PrincipalCalls:
         "_check_keys",
         "_close_keys",
         "_deny_key",
+        "_known",
+        "_known_and_limits",
         "_lease_key",
-        "_limits",
-        "_standing",
+        "_scopes",
     )
 
     def __init__(self, principal: Principal, backlog_max_events: int) -> None:
@@ -59,8 +62,11 @@ class PrincipalCalls:
         self._append_keys = bulk(3, fence, usage, deny_key)
         self._backlog_max_events = backlog_max_events
         known = (principal.key_version, principal.tenant_version, principal.expires_at_ms, backlog_max_events)
-        self._standing = bulk(*scopes, _FOUR_DOUBLES.pack(*known))
-        self._limits = bulk(packed_limits(principal.key_limits, principal.tenant_limits))
+        self._scopes, packed = bulk(*scopes), _FOUR_DOUBLES.pack(*known)
+        self._known = bulk(packed)
+        # With what one request asks for behind it.
+        limits = packed_limits(principal.key_limits, principal.tenant_limits)
+        self._known_and_limits = b"$%d\r\n%b%b" % (_ACQUIRE_DOUBLES, packed, limits)
 
     def acquire(self, incarnation: bytes, lease_id: LeaseId, demand: Demand, crashed: bytes) -> Call:
         """``acquire.lua``."""
@@ -70,22 +76,22 @@ class PrincipalCalls:
         lease = lease_id.encode()
         key = self._lease_key + lease
         tail = _ACQUIRE % (
-            self._acquire_keys, len(key), key, self._deny_key, len(incarnation), incarnation, self._standing,
-            self._limits, len(lease), lease, len(asked), asked, len(crashed), crashed,
+            self._acquire_keys, len(key), key, self._deny_key, len(incarnation), incarnation, self._scopes,
+            self._known_and_limits, asked, len(lease), lease, len(crashed), crashed,
         )  # fmt: skip
-        return Call(ACQUIRE, 12 + 8, tail)
+        return Call(ACQUIRE, 12 + 6, tail)
 
     def check(self, incarnation: bytes) -> Call:
         """``check.lua``."""
-        return Call(CHECK, 4 + 4, b"".join((self._check_keys, bulk(incarnation), self._standing)))
+        return Call(CHECK, 4 + 4, b"".join((self._check_keys, bulk(incarnation), self._scopes, self._known)))
 
     def settle(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> Call:
         """``settle.lua``."""
-        return Call(SETTLE, 10 + 7, self._closing(incarnation, lease, event, tokens))
+        return Call(SETTLE, 10 + 5, self._closing(incarnation, lease, event, tokens))
 
     def correct(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> Call:
         """``correct.lua``; ``tokens`` are signed."""
-        return Call(CORRECT, 10 + 7, self._closing(incarnation, lease, event, tokens))
+        return Call(CORRECT, 10 + 5, self._closing(incarnation, lease, event, tokens))
 
     def abandon(self, incarnation: bytes, lease_id: LeaseId) -> Call:
         """``abandon.lua``."""
@@ -99,10 +105,10 @@ class PrincipalCalls:
     def _closing(self, incarnation: bytes, lease: Lease, event: bytes, tokens: int) -> bytes:
         lease_id = lease.lease_id.encode()
         key = self._lease_key + lease_id
-        charged, day, month = b"%d" % tokens, lease.day.encode(), lease.month.encode()
+        charged = _THREE_DOUBLES.pack(tokens, int(lease.day), int(lease.month))
         return _CLOSING % (
             self._close_keys, len(key), key, len(incarnation), incarnation, len(lease_id), lease_id, len(event), event,
-            _TOMBSTONE_TTL, len(charged), charged, len(day), day, len(month), month,
+            _TOMBSTONE_TTL, charged,
         )  # fmt: skip
 
 

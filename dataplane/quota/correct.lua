@@ -3,7 +3,7 @@
 --
 -- KEYS   those of `settle`
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event of the correction   4 time to live of the tombstone in
---        ms   5 tokens to add, signed   6 day and 7 month of the lease
+--        ms   5 three doubles: tokens to add, signed, day and month of the lease
 -- Reply  { decision, id of the event in the usage stream }, '' where it was not appended:
 --        corrected   done
 --        again       it had been corrected before; nothing was written
@@ -17,7 +17,7 @@ if state_of(known[2]) == 'settled' then
   return { 'again', entry_of(known[2]) }
 end
 local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
-local tokens, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local tokens, day, month = struct.unpack('<ddd', ARGV[5])
 add_to_counters(of_key, day, month, tokens, 0)
 add_to_counters(of_tenant, day, month, tokens, 0)
 local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])

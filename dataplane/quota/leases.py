@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from dataplane.errors import (
     AuthenticationError,
@@ -33,6 +34,9 @@ _LIMITS: Mapping[bytes, LimitName] = {
 }
 _UNCHECKED: Mapping[bytes, Unchecked] = {b"unfenced": "unfenced", b"missing": "missing", b"backlog": "backlog"}
 _MINUTE_MS = 60_000
+# What ``acquire.lua`` answers beside its decision.
+_NUMBERS = struct.Struct("<11q")
+_NO_NUMBERS = (0,) * 11
 _UNKNOWN_INCARNATION = b"unknown"
 
 
@@ -75,9 +79,10 @@ class RedisLeases:
         taken_s = self._clock.monotonic()
         reply = await self._link.call(shard, call, undo=lambda: calls.abandon(self._incarnation_now(shard), lease_id))
         self._on_answer(self._clock.monotonic() - taken_s)
-        if reply[0] != b"admitted":
-            raise _refusal(principal, reply)
-        day, month, num_predict = reply[9:]
+        decision, numbers = read_reply(reply)
+        if decision != b"admitted":
+            raise _refusal(principal, decision, numbers)
+        day, month, num_predict = numbers[8:]
         return Lease(
             lease_id=lease_id,
             shard=shard,
@@ -86,7 +91,7 @@ class RedisLeases:
             prompt_bound=demand.prompt_bound,
             num_predict=num_predict,
             output_factor=demand.output_factor,
-            rates=_rates(principal, reply),
+            rates=_rates(principal, numbers),
             crashed=crashed,
             taken_s=taken_s,
         )
@@ -98,7 +103,7 @@ class RedisLeases:
         call = self._calls.of(principal).check(self._link.incarnation(shard))
         [decision] = await self._link.call(shard, call)
         if decision != b"allowed":
-            raise _refusal(principal, [decision])
+            raise _refusal(principal, decision)
 
     def _require_standing(self, principal: Principal) -> None:
         """Everything that needs no Redis to say no."""
@@ -118,15 +123,21 @@ class RedisLeases:
         return f"RedisLeases({self._link!r})"
 
 
-def _refusal(principal: Principal, reply: Sequence[Any]) -> GatewayError | StalePrincipalError:
+def read_reply(reply: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
+    """The decision of ``acquire.lua`` and its numbers, all 0 where it gives none."""
+    return reply[0], _NUMBERS.unpack(reply[1]) if len(reply) > 1 else _NO_NUMBERS
+
+
+def _refusal(
+    principal: Principal, decision: bytes, numbers: Sequence[int] = _NO_NUMBERS
+) -> GatewayError | StalePrincipalError:
     """What a decision means for the request; the words are those of the scripts."""
-    decision = reply[0]
     if decision in _LIMITS:
         return LimitExceededError(
             _LIMITS[decision],
-            retry_after_s=max(1, math.ceil(reply[1] / 1000)),
-            exhausted=bool(reply[2]),
-            rates=_rates(principal, reply),
+            retry_after_s=max(1, math.ceil(numbers[0] / 1000)),
+            exhausted=bool(numbers[1]),
+            rates=_rates(principal, numbers),
         )
     match decision:
         case b"stale":
@@ -143,8 +154,8 @@ def _refusal(principal: Principal, reply: Sequence[Any]) -> GatewayError | Stale
             )
 
 
-def _rates(principal: Principal, reply: Sequence[Any]) -> Rates:
-    key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = reply[3:9]
+def _rates(principal: Principal, numbers: Sequence[int]) -> Rates:
+    key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = numbers[2:8]
     key, tenant = principal.key_limits, principal.tenant_limits
     return Rates(
         _tighter(_rate(key.rpm, key_requests, key_idle_ms), _rate(tenant.rpm, tenant_requests, tenant_idle_ms)),

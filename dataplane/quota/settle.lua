@@ -6,7 +6,7 @@
 -- KEYS   1 fence   2 usage   3 leases of the key   4 leases of the tenant   5 expiry index
 --        6 window of the key   7 window of the tenant   8 counters of the key   9 counters of the tenant   10 the lease
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event   4 time to live of the tombstone in ms
---        5 tokens charged   6 day and 7 month of the lease
+--        5 three doubles: tokens charged, day and month of the lease
 -- Reply  { decision, id of the event in the usage stream }, '' where it was not appended:
 --        settled    it was open and is closed now
 --        again      it had been settled before; nothing was written
@@ -14,7 +14,9 @@
 --        reaped     it was charged as crashed; nothing was written: `correct` is what has to be sent
 --        unfenced   nothing was written
 
-local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
+local KEYS, ARGV, call = KEYS, ARGV, redis.call
+local key_counters, tenant_counters = KEYS[8], KEYS[9]
+local known = call('MGET', KEYS[1], KEYS[10], key_counters, tenant_counters)
 if not is_valid(known[1]) then
   return { 'unfenced', '' }
 end
@@ -27,17 +29,17 @@ if state == 'reaped' then
   return { 'reaped', '' }
 end
 
-local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
-local charged, day, month = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local of_key, of_tenant = read_counters(known[3], key_counters), read_counters(known[4], tenant_counters)
+local charged, day, month = struct.unpack('<ddd', ARGV[5])
 local reserved, estimate, admitted_ms = 0, charged, 0
 if state then
   reserved, estimate, admitted_ms = reserved_by(lease)
 end
 add_to_counters(of_key, day, month, charged, -reserved)
 add_to_counters(of_tenant, day, month, charged, -reserved)
-local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
+local entry_id = call('XADD', KEYS[2], '*', 'e', ARGV[3])
 correct_in_window(of_key, KEYS[6], admitted_ms, charged - estimate)
 correct_in_window(of_tenant, KEYS[7], admitted_ms, charged - estimate)
-redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
+call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
 close_lease(ARGV[2], ARGV[4], entry_id)
 return { state and 'settled' or 'charged', entry_id }

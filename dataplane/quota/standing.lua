@@ -2,8 +2,8 @@
 --
 -- KEYS  1 fence   2 live   3 usage   the last one: deny, which the control plane sets while these events are too large
 -- ARGV  1 incarnation of the server that the caller talks to, `layout:run id:replication id:`
---       2 key scope   3 tenant scope   4 four doubles: version of the key, version of the tenant, both as the caller
---       knows them, expiry of the key in ms of Unix time, 0 for never, most usage events that may wait
+--       2 key scope   3 tenant scope   4 four doubles, and more for `acquire`: version of the key, version of the tenant,
+--       both as the caller knows them, expiry of the key in ms of Unix time, 0 for never, most usage events that may wait
 --
 -- `standing(fence, deny, now_ms)` writes nothing and gives nil when nothing stands in the way, else the decision:
 --   unfenced         the shard holds no state that was rebuilt for this server
@@ -28,7 +28,7 @@ local function standing(fence, deny, now_ms)
   if tenant_version < 0 then
     return 'tenant_refused'
   end
-  local known_key_version, known_tenant_version, expires_at_ms, most_events = struct.unpack('>dddd', ARGV[4])
+  local known_key_version, known_tenant_version, expires_at_ms, most_events = struct.unpack('<dddd', ARGV[4])
   if key_version > known_key_version or tenant_version > known_tenant_version then
     return 'stale'
   end
@@ -43,5 +43,6 @@ end
 
 local function server_time_ms()
   local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  local ms = time[2] / 1000
+  return time[1] * 1000 + ms - ms % 1
 end

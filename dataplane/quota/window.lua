@@ -1,11 +1,13 @@
 -- Included by scripts that count the requests and tokens of the last 60 s; never run alone.
 --
 -- What changes with every request is the head, numbers among the counters of the scope (`counters.lua`):
---   15  latest admission in ms, by the clock of the windows   16  admissions ever
+--   15  latest admission in ms, by the clock of the windows
+--   16  admissions whose moments were written, one after the other without a gap
 --   17  requests   18  tokens: sums of the last 61 seconds, the current one included
 --   19  the current second   20  requests   21  tokens of the current second
 -- The rest is a string per scope, doubles as well, of which only pieces are read and written:
---   0     moments of the last 128 admissions, in ms: that of admission n at n % 128
+--   0     moments of the last 128 admissions, in ms: that of admission n at n % 128. Where the limit of requests asks for
+--         the buckets they are not written, and the count above begins anew when they are.
 --   1024  requests and tokens per second, 61 buckets: second s at s % 61; the oldest counts whole. Written is the bucket
 --         of a second when it has passed, and with it those of the seconds until the next one that had an admission. That
 --         of the current second still says what was 61 seconds ago.
@@ -18,7 +20,7 @@ local LAST_MS, ADMISSIONS, REQUESTS, TOKENS, SECOND, REQUESTS_NOW, TOKENS_NOW = 
 local WINDOW_KEY, PENDING, PENDING_FROM = 22, 23, 24
 local RING, SECONDS, WINDOW_MS = 128, 61, 60000
 local BUCKETS_AT, BUCKETS_SIZE = 1024, 976
-local BUCKET = '>dd'
+local BUCKET = '<dd'
 -- Set once a minute: then it has 121 s left after the last admission.
 local WINDOW_TTL_S = 181
 
@@ -44,7 +46,7 @@ end
 
 -- Forgets the seconds that are too old at `now_ms`, which is not before the latest admission.
 local function advance_window(window, now_ms)
-  local second, current = math.floor(now_ms / 1000), window[SECOND]
+  local second, current = (now_ms - now_ms % 1000) / 1000, window[SECOND]
   local passed = second - current
   if passed == 0 then
     return
@@ -102,13 +104,11 @@ local function wait_for_request_ms(window, limit, now_ms)
   if limit == 0 then
     return WINDOW_MS
   end
-  if limit <= RING then
-    if window[ADMISSIONS] < limit then
-      return 0
-    end
+  -- With fewer moments than that the buckets say it as well: they count the oldest second whole.
+  if limit <= RING and window[ADMISSIONS] >= limit then
     local at = 8 * ((window[ADMISSIONS] - limit) % RING)
     local moment = redis.call('GETRANGE', window[WINDOW_KEY], at, at + 7)
-    return moment == '' and 0 or math.max(0, struct.unpack('>d', moment) + WINDOW_MS - now_ms)
+    return moment == '' and 0 or math.max(0, struct.unpack('<d', moment) + WINDOW_MS - now_ms)
   end
   if window[REQUESTS] + 1 <= limit then
     return 0
@@ -124,17 +124,21 @@ local function wait_for_tokens_ms(window, limit, tokens, now_ms)
   return wait_for_seconds_ms(window, 2, window[TOKENS], limit - tokens, now_ms)
 end
 
--- Counts one request with its tokens. Writes all but the head.
-local function count_in_window(window, tokens, now_ms)
-  local key = window[WINDOW_KEY]
-  redis.call('SETRANGE', key, 8 * (window[ADMISSIONS] % RING), struct.pack('>d', now_ms))
+-- Counts one request with its tokens; `limit` is that of requests. Writes all but the head.
+local function count_in_window(window, limit, tokens, now_ms)
+  local key, admissions = window[WINDOW_KEY], 0
+  if limit >= 0 and limit <= RING then
+    admissions = window[ADMISSIONS]
+    redis.call('SETRANGE', key, 8 * (admissions % RING), struct.pack('<d', now_ms))
+    admissions = admissions + 1
+  end
   if window[PENDING] then
     write_pending(window, key)
-    if math.floor(window[LAST_MS] / 60000) ~= math.floor(now_ms / 60000) then
+    if now_ms - now_ms % 60000 > window[LAST_MS] then
       redis.call('EXPIRE', key, WINDOW_TTL_S)
     end
   end
-  window[LAST_MS], window[ADMISSIONS] = now_ms, window[ADMISSIONS] + 1
+  window[LAST_MS], window[ADMISSIONS] = now_ms, admissions
   window[REQUESTS], window[TOKENS] = window[REQUESTS] + 1, window[TOKENS] + tokens
   window[REQUESTS_NOW], window[TOKENS_NOW] = window[REQUESTS_NOW] + 1, window[TOKENS_NOW] + tokens
 end
@@ -142,7 +146,7 @@ end
 -- Corrects the tokens of a request that was counted at `counted_ms`, unless that second has left the window. Writes all
 -- but the head.
 local function correct_in_window(window, key, counted_ms, difference)
-  local second, current = math.floor(counted_ms / 1000), window[SECOND]
+  local second, current = (counted_ms - counted_ms % 1000) / 1000, window[SECOND]
   if difference == 0 or second > current or second <= current - SECONDS then
     return
   end
@@ -154,7 +158,7 @@ local function correct_in_window(window, key, counted_ms, difference)
     if counted == '' then
       return
     end
-    redis.call('SETRANGE', key, at, struct.pack('>d', struct.unpack('>d', counted) + difference))
+    redis.call('SETRANGE', key, at, struct.pack('<d', struct.unpack('<d', counted) + difference))
   end
   window[TOKENS] = window[TOKENS] + difference
 end

@@ -25,6 +25,7 @@ from typing import Any
 import redis as redis_client
 
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS, PrincipalCalls
+from dataplane.quota.leases import read_reply
 from dataplane.quota.scripts import ACQUIRE, ALL, RENEW
 from dataplane.values import Demand, Lease, Limits, Principal
 from deploy.local.redis import Redis
@@ -229,7 +230,7 @@ def _renewal(server: Server, principal: Principal, lease: Lease) -> bytes:
 
 
 def _lease(shard: Shard, lease_id: LeaseId, reply: Sequence[Any]) -> Lease:
-    day, month, num_predict = reply[9:]
+    day, month, num_predict = read_reply(reply)[1][8:]
     return Lease(
         lease_id=lease_id,
         shard=shard,

@@ -214,7 +214,7 @@ async def test_the_head_of_the_windows_stays_as_long_as_it_counts(database, serv
     heads = {}
     for owner, last_s in zip(traffic.owners, (now_s, now_s - 60, now_s - 200), strict=True):
         name = keyspace.counters(traffic.shard, owner.scope)
-        heads[name] = struct.pack(">7d", last_s * 1000, 1, 1, 50, last_s, 1, 50)
+        heads[name] = struct.pack("<7d", last_s * 1000, 1, 1, 50, last_s, 1, 50)
         await own.set(name, layout.write_counters({}) + heads[name])
     await put_counter(own, traffic.shard, traffic.owners[0].scope, TOTAL, used=5)
     await stamped(keepers)

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
+from dataplane.quota.leases import read_reply
 from dataplane.quota.scripts import RENEW, Call
 from dataplane.values import Demand, Lease, Principal
 from shared import keyspace, layout, records
@@ -61,6 +62,12 @@ def incarnation(state: PublishedState) -> bytes:
     return layout.incarnation(info["run_id"], info["master_replid"]).encode()
 
 
+def read(reply: list[bytes]) -> list[Any]:
+    """An admission's reply in one list; a decision that comes without numbers alone."""
+    decision, numbers = read_reply(reply)
+    return [decision, *numbers] if len(reply) > 1 else [decision]
+
+
 class Caller:
     """A principal's calls against one server."""
 
@@ -73,8 +80,7 @@ class Caller:
     def acquire(self, lease_id: str | None = None, demand: Demand = DEMAND) -> list[Any]:
         """Decision, retry after ms, whether waiting is in vain, sums and idle times of the windows, periods, grant."""
         call = self.calls.acquire(self.incarnation, LeaseId(lease_id or str(uuid.uuid4())), demand, CRASHED)
-        reply: list[Any] = run(self.state, call)
-        return reply
+        return read(run(self.state, call))
 
     def lease(self, lease_id: str) -> Lease:
         """What a worker knows of a lease; of one that nobody knows, something."""

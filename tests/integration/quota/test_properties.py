@@ -262,7 +262,7 @@ def totals(caller: Caller) -> list[Counter]:
 def broken_counter(caller: Caller, scope: Scope, position: int, number: float) -> None:
     """Puts a number in place of one of the counters of a scope."""
     name = keyspace.counters(caller.principal.shard, scope)
-    caller.state.client.setrange(name, 8 * position, struct.pack(">d", number))
+    caller.state.client.setrange(name, 8 * position, struct.pack("<d", number))
 
 
 @pytest.mark.parametrize("above", [0, 1, 2, 3, 10_001, 2**62 - 2**53])

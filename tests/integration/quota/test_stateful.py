@@ -25,7 +25,7 @@ from shared import keyspace, records
 from shared.keyspace import LeaseId
 from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
-from tests.integration.quota.caller import CRASHED, event, incarnation, run
+from tests.integration.quota.caller import CRASHED, event, incarnation, read, run
 from tests.integration.quota.clock import clocked, on_test_clock, set_clock
 from tests.integration.quota.model import TENANT, Held, Model, Refused
 
@@ -116,7 +116,7 @@ class QuotaMachine(RuleBasedStateMachine):
     def _acquire(self, key: str, lease_id: str, demand: Demand, times: int) -> None:
         for _ in range(times):
             call = self.calls[key].acquire(self.incarnation, LeaseId(lease_id), demand, CRASHED)
-            self._agree_on_admission(key, run(self.published, call), self.model.acquire(key, lease_id, demand))
+            self._agree_on_admission(key, read(run(self.published, call)), self.model.acquire(key, lease_id, demand))
 
     @rule(key=st.sampled_from(KEYS), latest=LATEST, share=st.floats(0, 1), times=st.integers(1, 3))
     def settle(self, key: str, latest: int, share: float, times: int) -> None:

@@ -25,7 +25,7 @@ def info(**changes: str | None) -> bytes:
 
 def test_fit_server_is_known_by_its_run_and_its_data():
     server = examine(info())
-    assert (server.fault, server.incarnation) == ("", f"2:{'r' * 40}:{'p' * 40}:")
+    assert (server.fault, server.incarnation) == ("", f"3:{'r' * 40}:{'p' * 40}:")
 
 
 @pytest.mark.parametrize("name", [name for name in FIT if name != "connected_slaves"])

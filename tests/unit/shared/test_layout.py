@@ -33,7 +33,7 @@ def test_no_string_is_no_counters():
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", layout.write_counters({}), b"\0" * 169, struct.pack(">d", float("nan")) + b"\0" * 160]
+    "raw", [b"", layout.write_counters({}), b"\0" * 169, struct.pack("<d", float("nan")) + b"\0" * 160]
 )
 def test_what_are_no_counters_is_said_so(raw: bytes):
     with pytest.raises(LayoutError):
