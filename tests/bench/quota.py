@@ -1,11 +1,11 @@
-"""What admission and settlement cost: ``python -m tests.bench.quota [--scripts] [--repeat 3] [--json]``.
+"""What admission and settlement cost: ``python -m tests.bench.quota [--scripts | --capacity] [--json]``.
 
 One Redis, one link as a worker has it. Measured are ``acquire`` and ``settle`` in turn, in operations per second and in
 microseconds: on the client (CPU time of this process) and in the server (the time that it counts for the commands).
 Every figure stands beside that of ``PING`` through the same link in the same round; cases and ``PING`` alternate, and
 the medians of all rounds are shown. What each script costs in the server is measured apart, in batches of one after the
-other; ``--scripts`` measures that alone, and more closely (``quota_scripts``). A case in which other decisions are made
-than it is about ends the command.
+other; ``--scripts`` measures that alone, and more closely (``quota_scripts``), ``--capacity`` how many requests a core
+of Redis carries (``quota_capacity``). A case in which other decisions are made than it is about ends the command.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dataplane.values import Demand, Lease, Limits, Principal, RequestId
 from deploy.local.redis import Redis
 from shared import keyspace
 from shared.clock import SystemClock
-from tests.bench import quota_scripts
+from tests.bench import quota_capacity, quota_scripts
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.integration.quota.caller import CRASHED, event
@@ -274,11 +274,17 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="rows as JSON")
     parser.add_argument("--scripts", action="store_true", help="one call of each script alone, also as state grows")
     parser.add_argument("--rounds", type=int, default=25, help="rounds of --scripts")
+    parser.add_argument("--capacity", action="store_true", help="how many requests one core of Redis carries")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each load in each round of --capacity")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"appendfsync": "everysec"}) as server:
+    with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"maxmemory": "2gb"}) as server:
         if options.scripts:
             rows = quota_scripts.run(server, rounds=options.rounds, say=_say)
             sys.stdout.write((json.dumps(rows, indent=1) if options.json else quota_scripts.table(rows)) + "\n")
+            return 0
+        if options.capacity:
+            rows = quota_capacity.run(server, rounds=options.repeat, seconds=options.seconds, say=_say)
+            sys.stdout.write((json.dumps(rows, indent=1) if options.json else quota_capacity.table(rows)) + "\n")
             return 0
         state = PublishedState(server.url)
         state.stamp()
