@@ -13,10 +13,10 @@
 --          its estimate for tokens/min, most tokens to produce (`num_predict`), how often they may be produced
 --        5 lease id
 --        6 usage event for the case that nobody settles
--- Reply  { decision, numbers }, these as eleven little-endian integers of 64 bits: retry after ms, 1 when waiting does not
+-- Reply  decision, a blank, and eleven little-endian integers of 64 bits: retry after ms, 1 when waiting does not
 --          help, requests and tokens in the last minute of the key and of the tenant, ms since the latest request of the
 --          key and of the tenant, day, month, granted num_predict; these three are 0 unless `admitted`
---        { decision } alone for those of `standing` and for
+--        The decision alone for those of `standing` and for
 --        closed        this lease was settled or abandoned before, or belongs to somebody else
 --        decisions: admitted, requests, tokens, concurrency, budget_day, budget_month, budget_total
 
@@ -77,7 +77,7 @@ local key_counters, tenant_counters, lease_key = KEYS[9], KEYS[10], KEYS[11]
 local known = call('MGET', KEYS[1], KEYS[12], lease_key, key_counters, tenant_counters)
 local refusal = standing(known[1], known[2], now_ms)
 if refusal then
-  return { refusal }
+  return refusal
 end
 
 local lease_id, lease = ARGV[5], known[3]
@@ -96,8 +96,9 @@ advance_window(of_key, window_ms)
 advance_window(of_tenant, window_ms)
 
 local function reply(decision, retry_after_ms, is_final, day, month, granted)
-  return { decision, struct.pack('<lllllllllll', math.ceil(retry_after_ms), is_final, of_key[REQUESTS], of_key[TOKENS],
-    of_tenant[REQUESTS], of_tenant[TOKENS], window_ms - key_last_ms, window_ms - tenant_last_ms, day, month, granted) }
+  return decision .. ' ' .. struct.pack('<lllllllllll', math.ceil(retry_after_ms), is_final, of_key[REQUESTS],
+    of_key[TOKENS], of_tenant[REQUESTS], of_tenant[TOKENS], window_ms - key_last_ms, window_ms - tenant_last_ms, day,
+    month, granted)
 end
 
 if lease then
@@ -108,7 +109,7 @@ if lease then
       return reply('admitted', 0, 0, day, month, granted)
     end
   end
-  return { 'closed' }
+  return 'closed'
 end
 
 local day, month = period_ids(now_ms)
@@ -148,7 +149,7 @@ add_at(of_tenant, TOTAL, 0, reserved)
 count_in_window(of_key, limits[3], estimate, window_ms)
 count_in_window(of_tenant, limits[4], estimate, window_ms)
 call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
-local until_ms = string.format('%d', now_ms + limits[13])
+local until_ms = now_ms + limits[13]
 call('ZADD', KEYS[4], until_ms, lease_id)
 call('ZADD', KEYS[5], until_ms, lease_id)
 call('ZADD', KEYS[6], until_ms, lease_id)

@@ -3,14 +3,14 @@
 --
 -- KEYS   1 fence   2 usage   3 deny, which the control plane sets while these events are too large
 -- ARGV   1 incarnation of the server   2 usage event   3 most usage events that may wait
--- Reply  { appended, id in the usage stream }, or nothing was written: { unfenced, '' },
---        { backlog, '' } too many events wait, or too many bytes of them: what was refused meanwhile adds nothing
+-- Reply  appended, a blank and the id in the usage stream, or nothing was written: unfenced,
+--        backlog: too many events wait, or too many bytes of them: what was refused meanwhile adds nothing
 
 local fence = redis.call('GET', KEYS[1])
 if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
-  return { 'unfenced', '' }
+  return 'unfenced'
 end
 if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[3]) or redis.call('EXISTS', KEYS[3]) == 1 then
-  return { 'backlog', '' }
+  return 'backlog'
 end
-return { 'appended', redis.call('XADD', KEYS[2], '*', 'e', ARGV[2]) }
+return 'appended ' .. redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])

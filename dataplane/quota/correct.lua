@@ -4,17 +4,17 @@
 -- KEYS   those of `settle`
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event of the correction   4 time to live of the tombstone in
 --        ms   5 three doubles: tokens to add, signed, day and month of the lease
--- Reply  { decision, id of the event in the usage stream }, '' where it was not appended:
+-- Reply  decision, a blank, and the id of the event in the usage stream; alone where it was not appended:
 --        corrected   done
 --        again       it had been corrected before; nothing was written
 --        unfenced    nothing was written
 
 local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
 if not is_valid(known[1]) then
-  return { 'unfenced', '' }
+  return 'unfenced'
 end
 if state_of(known[2]) == 'settled' then
-  return { 'again', entry_of(known[2]) }
+  return 'again ' .. entry_of(known[2])
 end
 local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
 local tokens, day, month = struct.unpack('<ddd', ARGV[5])
@@ -23,4 +23,4 @@ add_to_counters(of_tenant, day, month, tokens, 0)
 local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
 redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
 close_lease(ARGV[2], ARGV[4], entry_id)
-return { 'corrected', entry_id }
+return 'corrected ' .. entry_id

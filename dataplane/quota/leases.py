@@ -101,7 +101,7 @@ class RedisLeases:
         self._require_standing(principal)
         shard = principal.shard
         call = self._calls.of(principal).check(self._link.incarnation(shard))
-        [decision] = await self._link.call(shard, call)
+        decision = await self._link.call(shard, call)
         if decision != b"allowed":
             raise _refusal(principal, decision)
 
@@ -123,9 +123,10 @@ class RedisLeases:
         return f"RedisLeases({self._link!r})"
 
 
-def read_reply(reply: Sequence[bytes]) -> tuple[bytes, Sequence[int]]:
+def read_reply(reply: bytes) -> tuple[bytes, Sequence[int]]:
     """The decision of ``acquire.lua`` and its numbers, all 0 where it gives none."""
-    return reply[0], _NUMBERS.unpack(reply[1]) if len(reply) > 1 else _NO_NUMBERS
+    decision, _, numbers = reply.partition(b" ")
+    return decision, _NUMBERS.unpack(numbers) if numbers else _NO_NUMBERS
 
 
 def _refusal(

@@ -7,7 +7,7 @@
 --        6 window of the key   7 window of the tenant   8 counters of the key   9 counters of the tenant   10 the lease
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event   4 time to live of the tombstone in ms
 --        5 three doubles: tokens charged, day and month of the lease
--- Reply  { decision, id of the event in the usage stream }, '' where it was not appended:
+-- Reply  decision, a blank, and the id of the event in the usage stream; alone where it was not appended:
 --        settled    it was open and is closed now
 --        again      it had been settled before; nothing was written
 --        charged    nobody knows it (any more); it is charged all the same
@@ -18,15 +18,15 @@ local KEYS, ARGV, call = KEYS, ARGV, redis.call
 local key_counters, tenant_counters = KEYS[8], KEYS[9]
 local known = call('MGET', KEYS[1], KEYS[10], key_counters, tenant_counters)
 if not is_valid(known[1]) then
-  return { 'unfenced', '' }
+  return 'unfenced'
 end
 local lease = known[2]
 local state = state_of(lease)
 if state == 'settled' then
-  return { 'again', entry_of(lease) }
+  return 'again ' .. entry_of(lease)
 end
 if state == 'reaped' then
-  return { 'reaped', '' }
+  return 'reaped'
 end
 
 local of_key, of_tenant = read_counters(known[3], key_counters), read_counters(known[4], tenant_counters)
@@ -42,4 +42,4 @@ correct_in_window(of_key, KEYS[6], admitted_ms, charged - estimate)
 correct_in_window(of_tenant, KEYS[7], admitted_ms, charged - estimate)
 call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
 close_lease(ARGV[2], ARGV[4], entry_id)
-return { state and 'settled' or 'charged', entry_id }
+return (state and 'settled ' or 'charged ') .. entry_id

@@ -202,9 +202,9 @@ class Settlements:
             return settlement
         return self._left(settlement, reply)
 
-    def _left(self, settlement: _Settlement, reply: list[bytes]) -> _Settlement | None:
+    def _left(self, settlement: _Settlement, reply: bytes) -> _Settlement | None:
         """What is still to be sent after a reply."""
-        decision, entry_id = reply
+        decision, _, entry_id = reply.partition(b" ")
         if decision == _REAPED and settlement.corrected is not None:
             return settlement.corrected()
         if decision not in _ACKNOWLEDGED:

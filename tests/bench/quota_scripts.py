@@ -214,9 +214,9 @@ def _acquired(server: Server, name: str, case: Case, number: int, costs: Costs) 
     return list(zip(packed, leases, strict=True))
 
 
-def _require(replies: Sequence[list[bytes]], decision: bytes) -> None:
+def _require(replies: Sequence[Any], decision: bytes) -> None:
     """Raises RuntimeError when other decisions were made than the case is about."""
-    if any(reply[0] != decision for reply in replies):
+    if any((reply if isinstance(reply, bytes) else reply[0]).partition(b" ")[0] != decision for reply in replies):
         raise RuntimeError(f"{replies[-1]} where {decision.decode()} was to be measured")
 
 
@@ -229,7 +229,7 @@ def _renewal(server: Server, principal: Principal, lease: Lease) -> bytes:
     return RENEW.call((*names, *slots), arguments).by_digest
 
 
-def _lease(shard: Shard, lease_id: LeaseId, reply: Sequence[Any]) -> Lease:
+def _lease(shard: Shard, lease_id: LeaseId, reply: bytes) -> Lease:
     day, month, num_predict = read_reply(reply)[1][8:]
     return Lease(
         lease_id=lease_id,

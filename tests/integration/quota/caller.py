@@ -62,10 +62,15 @@ def incarnation(state: PublishedState) -> bytes:
     return layout.incarnation(info["run_id"], info["master_replid"]).encode()
 
 
-def read(reply: list[bytes]) -> list[Any]:
+def read(reply: bytes) -> list[Any]:
     """An admission's reply in one list; a decision that comes without numbers alone."""
     decision, numbers = read_reply(reply)
-    return [decision, *numbers] if len(reply) > 1 else [decision]
+    return [decision] if decision == reply else [decision, *numbers]
+
+
+def decision_of(reply: bytes) -> bytes:
+    """The first word of a reply."""
+    return reply.partition(b" ")[0]
 
 
 class Caller:
@@ -96,23 +101,22 @@ class Caller:
         )
 
     def check(self) -> bytes:
-        [decision] = run(self.state, self.calls.check(self.incarnation))
-        return bytes(decision)
+        return bytes(run(self.state, self.calls.check(self.incarnation)))
 
     def settle(self, lease_id: str, event: bytes = b"{}", tokens: int = 70) -> bytes:
         call = self.calls.settle(self.incarnation, self.lease(lease_id), event, tokens)
-        return bytes(run(self.state, call)[0])
+        return decision_of(run(self.state, call))
 
     def correct(self, lease_id: str, tokens: int, event: bytes = b"{}") -> bytes:
         call = self.calls.correct(self.incarnation, self.lease(lease_id), event, tokens)
-        return bytes(run(self.state, call)[0])
+        return decision_of(run(self.state, call))
 
     def abandon(self, lease_id: str, *, is_known_server: bool = True) -> bytes:
         incarnation = self.incarnation if is_known_server else b"unknown"
         return bytes(run(self.state, self.calls.abandon(incarnation, LeaseId(lease_id))))
 
     def append(self, event: bytes = b"{}") -> bytes:
-        return bytes(run(self.state, self.calls.append(self.incarnation, event))[0])
+        return decision_of(run(self.state, self.calls.append(self.incarnation, event)))
 
     def renew(self, *lease_ids: str) -> list[bytes]:
         shard = self.principal.shard

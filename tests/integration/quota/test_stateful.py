@@ -25,7 +25,7 @@ from shared import keyspace, records
 from shared.keyspace import LeaseId
 from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
-from tests.integration.quota.caller import CRASHED, event, incarnation, read, run
+from tests.integration.quota.caller import CRASHED, decision_of, event, incarnation, read, run
 from tests.integration.quota.clock import clocked, on_test_clock, set_clock
 from tests.integration.quota.model import TENANT, Held, Model, Refused
 
@@ -135,7 +135,7 @@ class QuotaMachine(RuleBasedStateMachine):
         lease = self._lease(lease_id)
         raw = records.encode(event(lease_id))
         for _ in range(times):
-            decision, _ = run(self.published, self.calls[key].settle(self.incarnation, lease, raw, tokens))
+            decision = decision_of(run(self.published, self.calls[key].settle(self.incarnation, lease, raw, tokens)))
             assert decision.decode() == self.model.settle(key, lease_id, tokens)
 
     @precondition(lambda self: any(held.state == "reaped" for held in self.model.leases.values()))
@@ -147,7 +147,7 @@ class QuotaMachine(RuleBasedStateMachine):
         raw, lease = records.encode(event(f"{lease_id}:c")), self._lease(lease_id)
         for _ in range(times):
             call = self.calls[held.key].correct(self.incarnation, lease, raw, tokens - held.reserved)
-            decision, _ = run(self.published, call)
+            decision = decision_of(run(self.published, call))
             assert decision.decode() == self.model.correct(lease_id, tokens)
 
     @rule(key=st.sampled_from(KEYS), latest=LATEST, times=st.integers(1, 2))
