@@ -44,6 +44,9 @@ DATA = "redis"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
+# For servers on the C library's allocator, as the wheel's is: a script frees more small pieces at once than the seven of
+# each size that are kept at hand by default. Source: The GNU C Library manual, "Memory Allocation Tunables".
+ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=127"}
 
 
 class Redis:
@@ -115,7 +118,7 @@ class Redis:
         self._process = spawn(
             command,
             log=self.log,
-            environment=plain_environment(os.environ),
+            environment=plain_environment(os.environ) | ALLOCATOR,
             death_signal=signal.SIGTERM,
             cwd=self._data,
         )
