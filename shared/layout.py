@@ -23,6 +23,9 @@ _COUNTERS = struct.Struct("<14d")
 _COUNTERS_SIZE = _COUNTERS.size + struct.calcsize("<7d")
 # Where the four periods stand; `used` and `reserved` behind each.
 _PERIODS_AT = (2, 5, 8, 11)
+# Behind the word: `reserved` and what follows it; then the mark and the scopes.
+_LEASE = struct.Struct("<7d")
+_LEASE_HEAD = b"open "
 _DAY_LENGTH, _MONTH_LENGTH = len("20261121"), len("202611")
 
 
@@ -101,9 +104,15 @@ def state_of(raw: bytes | None) -> str:
 def read_lease(raw: bytes) -> OpenLease:
     """An open lease. Raises LayoutError."""
     try:
-        state, *numbers, mark, key, tenant, prepared = raw.split(b" ", 11)
-        reserved, estimate, admitted_at_ms, granted, prompt_bound, day, month = map(int, numbers)
-        if state != b"open" or mark not in (b"-", b"x") or min(reserved, estimate, granted, prompt_bound) < 0:
+        numbers = _LEASE.unpack_from(raw, len(_LEASE_HEAD))
+        reserved, estimate, admitted_at_ms, granted, prompt_bound, day, month = whole = [int(one) for one in numbers]
+        mark, key, tenant, prepared = raw[len(_LEASE_HEAD) + _LEASE.size :].split(b" ", 3)
+        if (
+            not raw.startswith(_LEASE_HEAD)
+            or [*numbers] != whole
+            or mark not in (b"-", b"x")
+            or min(reserved, estimate, granted, prompt_bound) < 0
+        ):
             raise LayoutError("a lease with impossible parts")
         return OpenLease(
             reserved=reserved,
@@ -120,7 +129,7 @@ def read_lease(raw: bytes) -> OpenLease:
         )
     except LayoutError:
         raise
-    except ValueError as fault:
+    except (ValueError, OverflowError, struct.error) as fault:
         raise LayoutError("a lease without its parts") from fault
 
 

@@ -44,8 +44,8 @@ DATA = "redis"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 PROBE_TIMEOUT_S = 1.0
-# For servers on the C library's allocator, as the wheel's is: a script frees more small pieces at once than the seven of
-# each size that are kept at hand by default. Source: The GNU C Library manual, "Memory Allocation Tunables".
+# For servers on the C library's allocator, as the wheel's is: of each size, a script frees more pieces at once than the
+# seven that are kept at hand by default. Source: The GNU C Library manual, "Memory Allocation Tunables".
 ALLOCATOR = {"GLIBC_TUNABLES": "glibc.malloc.tcache_count=127"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 
 import pytest
@@ -13,7 +14,15 @@ from shared.keyspace import Period, Scope
 from shared.layout import Counter, LayoutError
 
 HEAD = b"\0" * 56
-LEASE = b'open 150 75 1795305570000 50 100 20261121 202611 - k:key t:tenant {"a": "b c"}'
+NUMBERS = (150, 75, 1795305570000, 50, 100, 20261121, 202611)
+
+
+def lease(*numbers: float) -> bytes:
+    """As the scripts write it."""
+    return b"open " + struct.pack("<7d", *numbers) + b'- k:key t:tenant {"a": "b c"}'
+
+
+LEASE = lease(*NUMBERS)
 TOKENS = st.integers(0, 2**53 - 1)
 COUNTERS = st.builds(Counter, TOKENS, TOKENS)
 
@@ -54,10 +63,22 @@ def test_an_open_lease_says_everything():
         tenant=Scope("t:tenant"),
         prepared=b'{"a": "b c"}',
     )
-    assert layout.read_lease(LEASE.replace(b" - ", b" x ")).is_abandoned
+    assert layout.read_lease(LEASE.replace(b"- ", b"x ")).is_abandoned
 
 
-@pytest.mark.parametrize("raw", [b"", b"settled 1-0", b"reaped", LEASE.replace(b"75", b"-75"), LEASE[:60]])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"settled 1-0",
+        b"reaped",
+        lease(150, -75, *NUMBERS[2:]),
+        lease(math.nan, *NUMBERS[1:]),
+        lease(1.5, *NUMBERS[1:]),
+        LEASE[:60],
+        LEASE[:70],
+    ],
+)
 def test_what_is_no_open_lease_is_said_so(raw: bytes):
     with pytest.raises(LayoutError):
         layout.read_lease(raw)
