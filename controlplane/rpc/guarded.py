@@ -95,22 +95,19 @@ def _stream(behaviour: Callable[..., Any], around: Around) -> Callable[[Any, Con
 async def _audited(
     behaviour: Callable[[Any, Any], Awaitable[Any]], entry: Entry, request: Message, context: Context
 ) -> Any:
+    """Answers; whoever has the answer, good or bad, finds the row complete."""
     row_id: int | None = None
-    outcome = grpc.StatusCode.OK.name
     try:
         if entry.audited and not getattr(request, "validate_only", False):
             row_id = await _begin(entry, request)
-        return await behaviour(request, context)
+        answer = await behaviour(request, context)
     except (asyncio.CancelledError, grpc.aio.AbortError):
-        row_id = None
         raise
     except Exception as error:
-        outcome = grpc.StatusCode[rendered(error)[0].name].name
+        await _finish(row_id, grpc.StatusCode[rendered(error)[0].name])
         await _abort(error, entry, context)
-    finally:
-        if row_id is not None:
-            with contextlib.suppress(StoreUnavailableError):
-                await operator_audit.finish(row_id, outcome)
+    await _finish(row_id, grpc.StatusCode.OK)
+    return answer
 
 
 async def _begin(entry: Entry, request: Message) -> int:
@@ -122,6 +119,12 @@ async def _begin(entry: Entry, request: Message) -> int:
         target=next((str(fields[name]) for name in TARGET_FIELDS if fields.get(name)), ""),
         detail=fields,
     )
+
+
+async def _finish(row_id: int | None, outcome: grpc.StatusCode) -> None:
+    if row_id is not None:
+        with contextlib.suppress(StoreUnavailableError):
+            await operator_audit.finish(row_id, outcome.name)
 
 
 async def _abort(error: Exception, entry: Entry, context: Context) -> NoReturn:

@@ -33,7 +33,7 @@ HEADERS = {
     "referrer-policy": "no-referrer",
 }
 RECORDS = 12
-RECORD_DELAY_S = 0.1
+RECORD_DELAY_S = 0.2
 
 
 class Proxy(NamedTuple):
@@ -168,7 +168,7 @@ def test_a_client_that_leaves_is_noticed_behind_caddy(caddy, api_key, backend):
     backend.settings(tokens=2000, record_delay_ms=20)
     with caddy.stream("POST", "/api/chat", json=CHAT, headers=bearer(api_key)) as reply:
         next(reply.iter_lines())
-    eventually(lambda: backend.stats()["in_flight"] == 0, timeout_s=5, what="an idle backend")
+    eventually(lambda: backend.stats()["in_flight"] == 0, timeout_s=20, what="an idle backend")
     assert backend.requests("/api/chat")[-1]["closed_by_peer_at_s"]
 
 

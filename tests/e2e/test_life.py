@@ -18,7 +18,7 @@ from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
 CHAT = {"model": "llama3.2", "messages": [{"role": "user", "content": PROMPT}], "stream": False}
-# Whoever waited for Redis, instead of the deadline of 150 ms, would be told when the patience of this client is over.
+# Whoever waited for Redis, and not for the deadline of an admission, would be told when the client's patience is over.
 REFUSED_WITHIN_S = 5.0
 
 

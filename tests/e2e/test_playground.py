@@ -87,7 +87,8 @@ def test_tokens_appear_while_the_model_still_speaks(playground, shared_key, mock
     assert page.inner_text("#completion") == "30"
     assert int(page.inner_text("#prompt")) > 0
     assert page.inner_text("#first").endswith(("ms", "s"))
-    assert 10 < float(page.inner_text("#speed")) < 40, "40 ms between records is 25 a second"
+    # A busy machine is slower, but not by the thousand of another unit.
+    assert 2 < float(page.inner_text("#speed")) < 40, "40 ms between records is 25 a second"
 
 
 def test_stop_cancels_the_request_at_the_backend(playground, shared_key, mock, mocks):

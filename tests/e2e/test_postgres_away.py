@@ -36,7 +36,7 @@ def test_without_postgres_no_request_fails_and_every_row_arrives_exactly_once(fl
         eventually(lambda: len(traffic.between(back_at_s, time.monotonic())) >= 60, what="traffic")
     assert {answer.status for answer in traffic.answers} == {200}
     assert len(traffic.between(gone_at_s, back_at_s)) > 12 * AWAY_S
-    eventually(lambda: _is_reachable(fleet), timeout_s=30, what="Postgres")
+    eventually(lambda: _is_reachable(fleet), timeout_s=60, what="Postgres")
     assert_invariants(fleet, [fleet_mock], traffic.answers)
     [row] = fleet.rows(
         "SELECT count(*) AS rows, count(DISTINCT request_id) AS requests FROM gateway.audit_log a "

@@ -175,7 +175,7 @@ TABLE: Final[dict[str, Row]] = {
     "hang, before_headers": before(faults.Hang(), _LATE),
     "hang, after_headers": before(faults.Hang(where="after_headers"), _LATE),
     "hang, after_records": after(3, faults.Hang(where="after_records", records=3), _LATE),
-    "endless": after(None, faults.Endless(per_record_ms=50), _LATE, is_mended=False),
+    "endless": after(None, faults.Endless(per_record_ms=200), _LATE, is_mended=False),
     # What is no HTTP, or another kind of it.
     "raw, no HTTP": before(_raw(f"SSH-2.0-{CANARY}\r\n\r\n")),
     "raw, half a head": before(_raw("HTTP/1.1 200 OK\r\nConte")),

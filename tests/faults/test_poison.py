@@ -62,7 +62,7 @@ def second() -> Iterator[MockOllama]:
 @pytest.fixture(scope="module")
 def gateway(first, doomed, second, tmp_path_factory) -> Iterator[Gateway]:
     # A model that is given up after a 404 must not come back with the next list.
-    options = ("--set=OLLAMA_READ_TIMEOUT_S=1", "--set=MODEL_DISCOVERY_REFRESH_S=300")
+    options = ("--set=OLLAMA_READ_TIMEOUT_S=3", "--set=MODEL_DISCOVERY_REFRESH_S=300")
     with running(Gateway(tmp_path_factory.mktemp("poison"), [first, doomed, second], *options)) as gateway:
         yield gateway
 
@@ -130,7 +130,7 @@ def test_a_tenant_that_always_leaves_shuts_nobody_out(gateway, keys, first):
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     for number in range(1, REQUESTS + 1):
-        with socket.create_connection((address.hostname, address.port), timeout=5) as client:
+        with socket.create_connection((address.hostname, address.port), timeout=30) as client:
             client.sendall(head.encode() + body)
             _await_requests(first, number)
         eventually(lambda: first.stats()["in_flight"] == 0, what="the end of the request upstream")

@@ -16,7 +16,7 @@ from tests.faults.fleet import Fleet
 
 # Half a minute, less the five seconds in which a lease is no longer trusted.
 CUT_AFTER_S = 25.0
-SERVED_AGAIN_WITHIN_S = 20.0
+SERVED_AGAIN_WITHIN_S = 60.0
 
 
 def hold(link: Link) -> None:
@@ -124,7 +124,7 @@ def test_a_stream_outlives_a_short_outage_and_is_charged_when_it_is_over(whole: 
     held_since_s = time.monotonic()
     eventually(lambda: time.monotonic() - held_since_s > 2.0)
     assert not stream.ended
-    stream.wait(30.0)
+    stream.wait(90.0)
     assert not stream.was_broken_off
     assert stream.last["done"] is True
     link.heal()
