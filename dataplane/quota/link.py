@@ -32,6 +32,7 @@ from dataplane.errors import CannotCheckError
 from dataplane.quota import scripts
 from dataplane.quota.scripts import Call, command
 from dataplane.quota.server import INFO_SECTIONS, Server, examine, refusal_name
+from dataplane.quota.wire import Wire
 from shared import logs
 from shared.backoff import Backoff
 from shared.keyspace import Shard
@@ -109,9 +110,8 @@ class Link:
         self._backoff = Backoff(first_s=0.05, last_s=1.0)
         self._told_s: dict[str, float] = {}
         self._slots: deque[_Slot] = deque()
-        self._outgoing: list[bytes] = []
         self._carried: deque[Callable[[], Call]] = deque(maxlen=_MAX_CARRIED_UNDOS)
-        self._wake = asyncio.Event()
+        self._wire: Wire | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late: _Slot | None = None
         self._given_up: asyncio.Future[Never] | None = None
@@ -187,43 +187,33 @@ class Link:
             await asyncio.sleep(self._backoff.next_s())
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        self._given_up = asyncio.get_running_loop().create_future()
+        self._given_up = given_up = asyncio.get_running_loop().create_future()
         self._suspended = False
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._write(connection), name="redis-write")
-            tasks.create_task(self._read(connection), name="redis-read")
-            tasks.create_task(self._examine(), name="redis-examine")
-            await self._given_up
+        self._wire = wire = Wire(connection, self._replied, given_up)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._examine(), name="redis-examine")
+                await given_up
+        finally:
+            wire.close()
 
-    async def _write(self, connection: AbstractConnection) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            outgoing, self._outgoing = self._outgoing, []
-            await connection.send_packed_command(b"".join(outgoing), check_health=False)
-
-    async def _read(self, connection: AbstractConnection) -> None:
-        slots = self._slots
-        while True:
-            fault: ResponseError | None = None
-            reply: Any = None
-            try:
-                reply = await connection.read_response(disconnect_on_error=False, timeout=math.inf)
-            except ResponseError as refused:
-                fault = refused
-            if not slots:
-                raise InvalidResponse("a reply that nobody asked for")
-            slot = slots.popleft()
-            if slot.future is None or slot.future.done():
-                continue
-            if fault is None:
-                slot.future.set_result(reply)
-            elif isinstance(fault, NoScriptError) and slot.call is not None:
-                # Nothing was executed, so this is still the first attempt; its deadline stays.
-                source, slot.call = slot.call.by_source, None
-                self._enqueue(source, slot)
-            else:
-                slot.future.set_exception(fault)
+    def _replied(self, reply: Any) -> None:
+        """Hands a reply to who has waited for it longest. Raises ``RedisError`` when the connection is at fault."""
+        if isinstance(reply, RedisError) and not isinstance(reply, ResponseError):
+            raise reply
+        if not self._slots:
+            raise InvalidResponse("a reply that nobody asked for")
+        slot = self._slots.popleft()
+        if slot.future is None or slot.future.done():
+            return
+        if not isinstance(reply, ResponseError):
+            slot.future.set_result(reply)
+        elif isinstance(reply, NoScriptError) and slot.call is not None:
+            # Nothing was executed, so this is still the first attempt; its deadline stays.
+            source, slot.call = slot.call.by_source, None
+            self._enqueue(source, slot)
+        else:
+            slot.future.set_exception(reply)
 
     async def _examine(self) -> None:
         """Learns which server this is and whether it is fit, again and again."""
@@ -293,8 +283,8 @@ class Link:
 
     def _enqueue(self, packed: bytes, slot: _Slot) -> None:
         self._slots.append(slot)
-        self._outgoing.append(packed)
-        self._wake.set()
+        if self._wire is not None:
+            self._wire.send(packed)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(slot.deadline_s, self._look_at_deadline)
 
@@ -352,8 +342,7 @@ class Link:
             if slot.undo is not None:
                 self._carried.append(slot.undo)
         self._slots.clear()
-        self._outgoing.clear()
-        self._wake.clear()
+        self._wire = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
