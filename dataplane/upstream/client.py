@@ -247,12 +247,16 @@ class Attempt:
 
 def _check(headers: Headers, expected: bytes) -> None:
     """Raises ``ReplyError`` for a reply of another content type, or encoded."""
-    kinds = [value for name, value in headers if name == b"content-type"]
-    if kinds != [expected] and [kind.partition(b";")[0].strip().lower() for kind in kinds] != [expected]:
-        raise ReplyError("a reply of another content type")
+    kinds = 0
     for name, value in headers:
-        if name == b"content-encoding" and value.strip().lower() not in (b"", _IDENTITY):
+        if name == b"content-type":
+            kinds += 1
+            if value != expected and value.partition(b";")[0].strip().lower() != expected:
+                raise ReplyError("a reply of another content type")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", _IDENTITY):
             raise ReplyError("a reply in a content encoding")
+    if kinds != 1:
+        raise ReplyError("a reply of another content type")
 
 
 def _upstream_body(body: Body, model: str) -> Body:
