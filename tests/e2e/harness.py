@@ -83,7 +83,7 @@ class MockOllama(Process):
         )
         self.name = name
         self.url: str = self.description["url"]
-        self._control = httpx.Client(base_url=self.description["control_url"], timeout=10, trust_env=False)
+        self._control = httpx.Client(base_url=self.description["control_url"], timeout=30, trust_env=False)
         self._collected: list[dict[str, Any]] = []
         self._collecting = threading.Lock()
 

@@ -39,7 +39,7 @@ def _outputs(gateway: Gateway) -> Iterator[tuple[str, bytes]]:
     yield from _files(gateway)
     for url in gateway.description["metrics_urls"]:
         try:
-            yield url, httpx.get(url, timeout=10, trust_env=False).content
+            yield url, httpx.get(url, timeout=30, trust_env=False).content
         except httpx.HTTPError:
             # A plane that is just starting again has written nothing here.
             continue

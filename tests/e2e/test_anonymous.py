@@ -13,7 +13,7 @@ from tests.e2e.harness import eventually
 REQUESTS = 1000
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 def test_a_flood_of_failures_is_a_few_rows_without_a_tenant(fleet):
     query = (
         "SELECT coalesce(sum(occurrences), 0)::int AS failures, count(*)::int AS rows, "
@@ -35,7 +35,7 @@ def test_a_flood_of_failures_is_a_few_rows_without_a_tenant(fleet):
 
     assert asyncio.run(flood()) <= {401, 429}
     eventually(
-        lambda: fleet.rows(query)[0]["failures"] - before["failures"] >= REQUESTS, timeout_s=30, what="the audit rows"
+        lambda: fleet.rows(query)[0]["failures"] - before["failures"] >= REQUESTS, timeout_s=60, what="the audit rows"
     )
     [after] = fleet.rows(query)
     assert after["failures"] - before["failures"] == REQUESTS

@@ -23,7 +23,7 @@ from deploy.local.ports import free_port
 from tests.canaries import PROMPT
 from tests.e2e.harness import Gateway, MockOllama, bearer, eventually, running
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 HEADERS = {

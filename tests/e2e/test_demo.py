@@ -91,7 +91,7 @@ def test_the_tenant_may_use_every_model(demo):
         found = tenant_pb2_grpc.TenantServiceStub(channel).GetTenant(
             tenant_pb2.GetTenantRequest(tenant="demo"),
             metadata=(("authorization", f"Bearer {demo['admin_token']}"),),
-            timeout=10,
+            timeout=30,
         )
     assert found.tenant.grants.allow_all_models
 

@@ -69,7 +69,7 @@ async def leave_often(gateway, mock, key: str, *, stream: bool) -> dict[int, flo
     return left
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("stream", [True, False], ids=["streaming", "whole"])
 def test_a_client_that_leaves_cancels_is_charged_and_leaves_no_lease(gateway, mock, tenant, key, shared_key, stream):
     mock.settings(tokens=2000, record_delay_ms=20)

@@ -18,7 +18,7 @@ from dataplane.api.routes import ROUTES, Kind
 from tests.e2e.browser import Playground, driver, started
 from tests.e2e.harness import Gateway, bearer, body_of, eventually
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 CHAT = "/v1/chat/completions"
 WITHOUT_A_CARD = {"/"}

@@ -66,8 +66,8 @@ class Tail:
 
     def stop(self) -> None:
         self._process.terminate()
-        self._process.wait(timeout=10)
-        self._reader.join(timeout=10)
+        self._process.wait(timeout=30)
+        self._reader.join(timeout=30)
         assert self._process.stdout is not None
         self._process.stdout.close()
 

@@ -29,7 +29,7 @@ TPM = 1000
 OUTPUT = 400
 EARLY_S = 2.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Patient(NamedTuple):

@@ -20,7 +20,7 @@ from tests.faults.rawclient import Seen
 from tests.faults.replies import Reply, Told, records_of
 from tests.faults.stage import HEALTHY, Cell, Lane, Played, Run, play, upstream_name
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 _CREATED = re.compile(rb'"created":(\d{10}),')
 _RATES = {f"x-ratelimit-{figure}-{of}" for figure in ("limit", "remaining", "reset") for of in ("requests", "tokens")}

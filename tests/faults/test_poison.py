@@ -15,7 +15,7 @@ from tests.e2e.accounts import request_id_of
 from tests.e2e.crowd import CHAT, Answer, ask_all, chat
 from tests.e2e.harness import Gateway, MockOllama, eventually, running
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 REQUESTS = 2 * FAILURES
 GOOD, POISON, MISSING, DOOMED = "good:1b", "poison:1b", "missing:1b", "doomed:1b"

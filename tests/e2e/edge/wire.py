@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.canaries import PROMPT
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 # What the folder's gateway is started with; the defaults are 10 s and 30 s.
 BODY_TIMEOUT_S = 2.0
 WRITE_STALL_TIMEOUT_S = 2.0

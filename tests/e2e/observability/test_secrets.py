@@ -80,12 +80,12 @@ def admin_calls(gateway) -> None:
         name="closed", url="http://127.0.0.1:9", token=BACKEND_TOKEN, no_validate=True
     )
     metadata = (("authorization", f"Bearer {gateway.description['admin_token']}"),)
-    backends.AddBackend(added, metadata=metadata, timeout=10)
+    backends.AddBackend(added, metadata=metadata, timeout=30)
     with pytest.raises(grpc.RpcError):
-        backends.AddBackend(added, metadata=metadata, timeout=10)
+        backends.AddBackend(added, metadata=metadata, timeout=30)
     with pytest.raises(grpc.RpcError):
-        backends.AddBackend(added, metadata=(("authorization", f"Bearer {WRONG_ADMIN_TOKEN}"),), timeout=10)
-    backends.RemoveBackend(backend_pb2.RemoveBackendRequest(name="closed"), metadata=metadata, timeout=10)
+        backends.AddBackend(added, metadata=(("authorization", f"Bearer {WRONG_ADMIN_TOKEN}"),), timeout=30)
+    backends.RemoveBackend(backend_pb2.RemoveBackendRequest(name="closed"), metadata=metadata, timeout=30)
 
 
 def outputs(gateway, collector) -> Iterator[tuple[str, bytes]]:

@@ -38,7 +38,7 @@ class Process:
             yield json.loads(line)
 
     async def until(self, event: str, **fields: object) -> dict[str, Any]:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             async for found in self.events():
                 if found["event"] == event and fields.items() <= found.items():
                     return found

@@ -22,7 +22,7 @@ from shared.keyspace import SHARDS, LeaseId, Shard, TenantId, shard_of
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import Caller, event, events_of
 
-pytestmark = [pytest.mark.redis, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
 SLOTS = 16_384
 NODES = 3
