@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -24,12 +25,14 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench import performance_document, processes, profile, result, targets
+from deploy.local.redis import Redis
+from tests.bench import performance_document, processes, profile, quota_capacity, result, targets
 from tests.bench.cases import CASES, Case, quick
 from tests.bench.figures import Samples
 from tests.bench.litellm_proxy import litellm
 from tests.bench.load import LoadError
 from tests.bench.measure import Sample, measured, settled
+from tests.bench.quota_capacity import Carried
 from tests.bench.result import Result
 from tests.bench.targets import LITELLM, OURS, OURS_TWO, Cores, FastOllama, Target, UnavailableError
 from tests.e2e.harness import running
@@ -110,14 +113,24 @@ def compared(plan: Plan, *, with_litellm: bool, say: Callable[[str], None]) -> R
         processes.pin([os.getpid()], cores.others)
         samples = uvloop.run(rounds(made, plan, say))
         stages = profile.of(made.targets[OURS], seconds=plan.profile_s, say=say)
+        full_redis = _full_redis(plan, say)
         return result.of(
             Samples(samples),
             stages,
+            full_redis=full_redis,
             cores=cores,
             missing=made.missing,
             litellm=made.targets.get(LITELLM),
             rounds=plan.rounds,
         )
+
+
+def _full_redis(plan: Plan, say: Callable[[str], None]) -> Sequence[Carried]:
+    """What a core of a Redis of its own carries; the others have nothing to do meanwhile."""
+    load = quota_capacity.FULL_CORE
+    with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"maxmemory": "2gb"}) as server:
+        carried, _ = quota_capacity.measured(server, loads=(load,), rounds=plan.rounds, seconds=2.0, say=say)
+    return carried[load.name]
 
 
 def main() -> int:

@@ -57,7 +57,8 @@ class Load:
     lasts_s: float
 
 
-LOADS = (Load("one worker, 32 at a time", 32, 0.015), Load("full", 512, 0.0))
+ONE_WORKER = Load("one worker, 32 at a time", 32, 0.015)
+FULL_CORE = Load("full", 512, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,15 @@ class Carried:
 
 def run(server: Redis, *, rounds: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """One row for each load, and one for draining."""
+    carried, drained_us = measured(server, loads=(ONE_WORKER, FULL_CORE), rounds=rounds, seconds=seconds, say=say)
+    rows = [{"case": name, **_median(found)} for name, found in carried.items()]
+    return [*rows, {"case": "draining, for each event", "cpu_us": round(statistics.median(drained_us), 2)}]
+
+
+def measured(
+    server: Redis, *, loads: Sequence[Load], rounds: int, seconds: float, say: Callable[[str], None]
+) -> tuple[dict[str, list[Carried]], list[float]]:
+    """What each round has found by the name of the load, and µs of draining an event."""
     cores = Cores.of_this_machine()
     processes.pin([server.pid], cores.servers)
     processes.pin([os.getpid()], cores.others)
@@ -86,18 +96,17 @@ def run(server: Redis, *, rounds: int, seconds: float, say: Callable[[str], None
         for tenant in tenants
         for _ in range(KEYS_OF_EACH)
     ]
-    carried: dict[str, list[Carried]] = {load.name: [] for load in LOADS}
+    carried: dict[str, list[Carried]] = {load.name: [] for load in loads}
     drained_us = []
     for number in range(rounds):
-        for load in LOADS:
+        for load in loads:
             say(f"round {number + 1} of {rounds}: {load.name}")
             with _driven(server.url_of(DATAPLANE), principals, load, drivers=len(cores.others)):
                 time.sleep(WARM_UP_S)
                 carried[load.name].append(_carried(server, state, seconds))
             drained_us.append(asyncio.run(_drained(server)))
     state.close()
-    rows = [{"case": name, **_median(found)} for name, found in carried.items()]
-    return [*rows, {"case": "draining, for each event", "cpu_us": round(statistics.median(drained_us), 2)}]
+    return carried, drained_us
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from tests.bench.figures import Samples
 from tests.bench.goals import Goal, goals
 from tests.bench.profile import Stage
+from tests.bench.quota_capacity import Carried
 from tests.bench.targets import Cores, Target
 
 
@@ -34,6 +35,7 @@ def of(
     samples: Samples,
     stages: Sequence[Stage],
     *,
+    full_redis: Sequence[Carried] = (),
     cores: Cores,
     missing: Mapping[str, str],
     litellm: Target | None,
@@ -51,7 +53,14 @@ def of(
     }
     if litellm is not None:
         machine["litellm"] = litellm.version
-    return Result(samples=samples, stages=stages, goals=goals(samples), machine=machine, missing=missing, rounds=rounds)
+    return Result(
+        samples=samples,
+        stages=stages,
+        goals=goals(samples, full_redis),
+        machine=machine,
+        missing=missing,
+        rounds=rounds,
+    )
 
 
 def to_json(result: Result) -> bytes:
