@@ -70,8 +70,8 @@ class Carried:
     scripts_us: float
     # Of the wall clock, how long Redis was on its core.
     busy: float
-    # Of the append-only file.
-    written_bytes: float
+    # To the append-only file; None where it was rewritten meanwhile.
+    written_bytes: float | None
 
 
 def run(server: Redis, *, rounds: int, seconds: float, say: Callable[[str], None]) -> list[dict[str, Any]]:
@@ -121,21 +121,22 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['cpu_us']:.1f}",
             f"{row['scripts_us']:.1f}",
         )
-        figures += (f"{row['carries_per_s']:.0f}/s", f"{row['written_bytes']:.0f}")
+        figures += (f"{row['carries_per_s']:.0f}/s", f"{row['written_bytes'] or 0:.0f}")
         lines.append(f"{row['case']:28}" + "".join(f"{figure:>16}" for figure in figures))
     return "\n".join([*lines, f"{draining['case']}: {draining['cpu_us']} µs of CPU"])
 
 
 def _median(found: Sequence[Carried]) -> dict[str, Any]:
     def of(name: str) -> float:
-        return round(statistics.median(getattr(one, name) for one in found), 3)
+        values = [value for one in found if (value := getattr(one, name)) is not None]
+        return round(statistics.median(values), 3) if values else 0
 
     row = {name: of(name) for name in ("requests_per_s", "cpu_us", "scripts_us", "busy", "written_bytes")}
     return row | {"carries_per_s": round(1e6 / row["cpu_us"])}
 
 
 def _carried(server: Redis, state: PublishedState, seconds: float) -> Carried:
-    written = _written_bytes(state)
+    base, written = _file(state)
     state.client.config_resetstat()
     cpu_us, began_s = processes.cpu_us([server.pid]), time.perf_counter()
     time.sleep(seconds)
@@ -143,17 +144,20 @@ def _carried(server: Redis, state: PublishedState, seconds: float) -> Carried:
     scripts = state.client.info("commandstats")["cmdstat_evalsha"]
     # An admission and a settlement each.
     requests = scripts["calls"] / 2
+    base_then, written_then = _file(state)
     return Carried(
         requests_per_s=requests / lasted_s,
         cpu_us=cpu_us / requests,
         scripts_us=scripts["usec"] / requests,
         busy=cpu_us / lasted_s / 1e6,
-        written_bytes=(_written_bytes(state) - written) / requests,
+        written_bytes=(written_then - written) / requests if base_then == base else None,
     )
 
 
-def _written_bytes(state: PublishedState) -> int:
-    return int(state.client.info("persistence")["aof_current_size"])
+def _file(state: PublishedState) -> tuple[int, int]:
+    """Of the append-only file, what it had after it was rewritten last, and what it has now."""
+    found = state.client.info("persistence")
+    return found["aof_base_size"], found["aof_current_size"]
 
 
 async def _drained(server: Redis) -> float:
