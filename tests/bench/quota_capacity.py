@@ -116,12 +116,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     lines = [f"{'':28}" + "".join(f"{name:>16}" for name in names)]
     for row in loads:
         figures = (
-            f"{row['requests_per_s']:.0f}",
-            f"{row['busy']:.0%}",
-            f"{row['cpu_us']:.1f}",
-            f"{row['scripts_us']:.1f}",
-        )
-        figures += (f"{row['carries_per_s']:.0f}/s", f"{row['written_bytes'] or 0:.0f}")
+            f"{row['requests_per_s']:.0f}", f"{row['busy']:.0%}", f"{row['cpu_us']:.1f}", f"{row['scripts_us']:.1f}",
+            f"{row['carries_per_s']:.0f}/s", f"{row['written_bytes'] or 0:.0f}",
+        )  # fmt: skip
         lines.append(f"{row['case']:28}" + "".join(f"{figure:>16}" for figure in figures))
     return "\n".join([*lines, f"{draining['case']}: {draining['cpu_us']} µs of CPU"])
 

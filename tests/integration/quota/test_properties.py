@@ -6,6 +6,7 @@ import math
 import struct
 from typing import Any
 
+import msgspec
 import pytest
 import redis as redis_client
 from hypothesis import HealthCheck, example, given, settings
@@ -273,6 +274,33 @@ def test_a_counter_beyond_exact_integers_is_refused_where_there_is_a_limit(state
     before = everything(state)
     assert caller.acquire()[0] == b"budget_total"
     assert everything(state) == before
+
+
+@pytest.mark.usefixtures("clocked_scripts")
+@pytest.mark.parametrize("limits_before", [[200], [5, 200], [None, 5, None]])
+def test_a_limit_that_is_lowered_to_exact_moments_counts_what_was_admitted_before(
+    state: PublishedState, limits_before: list[int | None]
+):
+    caller = fresh(state, key_limits=NO_LIMITS, tenant_limits=NO_LIMITS)
+
+    def limit(rpm: int | None) -> None:
+        own = msgspec.structs.replace(caller.principal, key_limits=Limits(rpm=rpm, tpm=None, concurrent=None))
+        caller.calls = PrincipalCalls(own, 10**6)
+
+    for number, rpm in enumerate(limits_before):
+        limit(rpm)
+        set_clock(state.client, START_MS + 700 * number)
+        assert [caller.acquire(demand=TINY)[0] for _ in range(2)] == [b"admitted"] * 2
+    admitted, now_ms = 2 * len(limits_before), START_MS + 700 * len(limits_before)
+    limit(3)
+    set_clock(state.client, now_ms)
+    room = max(0, 3 - admitted)
+    assert [caller.acquire(demand=TINY)[0] for _ in range(4)] == [b"admitted"] * room + [b"requests"] * (4 - room)
+    set_clock(state.client, START_MS + MINUTE_MS - 1)
+    assert caller.acquire(demand=TINY)[0] == b"requests"
+    # The second in which the last of them was admitted counts whole.
+    set_clock(state.client, now_ms + MINUTE_MS + 1000)
+    assert [caller.acquire(demand=TINY)[0] for _ in range(4)] == [b"admitted"] * 3 + [b"requests"]
 
 
 @pytest.mark.usefixtures("clocked_scripts")
