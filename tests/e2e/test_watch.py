@@ -109,11 +109,8 @@ def confirmed_by_every_worker(gateway: Gateway, *, cut: int) -> Iterator[None]:
         streams = [worker["streams_cut"].items() for worker in now]
         # Who was heard of for the last time six seconds ago is no worker, and on a busy machine one again soon.
         everybody = {worker["address"] for worker in now} == {urlsplit(url).netloc for url in gateway.urls}
-        return (
-            everybody
-            and sum(count for each in streams for revision, count in each if int(revision) > since) == cut
-            and all(worker["revision"] > since for worker in now)
-        )
+        counted = sum(count for each in streams for revision, count in each if int(revision) > since)
+        return everybody and counted == cut and all(worker["revision"] > since for worker in now)
 
     eventually(confirmed, what=f"that {cut} streams were cut")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -16,6 +16,14 @@ from deploy.local.ports import free_port
 from tests.e2e.harness import START_TIMEOUT_S, Gateway, eventually, is_ready
 
 _STOP_TIMEOUT_S = 60.0
+# Limits itself and becomes what it is for. Between fork and exec of a process that has threads and gRPC, Python code
+# (``preexec_fn``) may hang or crash.
+_LIMITED = """
+import json, os, resource, sys
+for which, most in json.loads(sys.argv[1]):
+    resource.setrlimit(which, (most, most))
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 
 
 class DataPlane:
@@ -61,9 +69,11 @@ def data_plane(
     if code is not None:
         environment["PYTHONPATH"] = os.pathsep.join([str(code), str(code / "proto")])
     process = subprocess.Popen(
-        [sys.executable, "-m", "dataplane"], env=environment, stdout=stdout, stderr=subprocess.DEVNULL,
-        preexec_fn=_limiting(limits or {}),  # noqa: PLW1509 - no other thread of this process holds a lock that it needs
-    )  # fmt: skip
+        [sys.executable, "-c", _LIMITED, json.dumps(list((limits or {}).items())), "-m", "dataplane"],
+        env=environment,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+    )
     plane = DataPlane(process, f"http://127.0.0.1:{port}")
     try:
         eventually(plane.is_ready, timeout_s=START_TIMEOUT_S, what="one more data plane")
@@ -80,11 +90,3 @@ def data_plane(
             process.kill()
             process.wait()
             raise
-
-
-def _limiting(limits: dict[int, int]) -> Callable[[], None]:
-    def limit() -> None:
-        for which, most in limits.items():
-            resource.setrlimit(which, (most, most))
-
-    return limit

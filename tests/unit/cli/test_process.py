@@ -21,9 +21,13 @@ PROGRAM = [sys.executable, "-m", "controlplane.cli"]
 DEADLINE_S = 60.0
 
 
-def hears_interrupts() -> None:
-    """Before a program starts: in the background of a shell script everybody inherits that they are ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+# In the background of a shell script everybody inherits that interrupts are ignored: this becomes one that hears them.
+HEARING = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+LISTENING_PROGRAM = [sys.executable, "-c", HEARING, *PROGRAM[1:]]
 
 
 def interrupted(process: subprocess.Popen[str]) -> str:
@@ -193,10 +197,9 @@ def test_interrupt_ends_a_waiting_call():
         silent.settimeout(DEADLINE_S)
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         process = subprocess.Popen(
-            [*PROGRAM, "list-keys", "--address", address, "--token", "x"],
+            [*LISTENING_PROGRAM, "list-keys", "--address", address, "--token", "x"],
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=hears_interrupts,  # noqa: PLW1509 - it takes no lock
         )
         connection, _ = silent.accept()
         with connection:
@@ -261,12 +264,11 @@ def test_bash_completes_what_is_typed(typed, expected):
 
 def test_a_question_is_asked_again_and_again_until_interrupted(server, environ):
     process = subprocess.Popen(
-        [*PROGRAM, "list-keys", "--watch", "--every", "0.1", "-o", "json"],
+        [*LISTENING_PROGRAM, "list-keys", "--watch", "--every", "0.1", "-o", "json"],
         env=os.environ | environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hears_interrupts,  # noqa: PLW1509 - it takes no lock
     )
     assert process.stdout is not None
     answers = [json.loads(process.stdout.readline()) for _ in range(3)]
