@@ -16,6 +16,8 @@ from tests.e2e.harness import eventually
 CYCLES = 500  # of each kind
 AT_ONCE = 25
 UPSTREAM_CLOSED_WITHIN_S = 0.3
+# Far from the forty seconds that a generation takes here.
+WITHOUT_A_CORE_S = 5.0
 
 
 def request_bytes(url: str, key: str, number: int, *, stream: bool) -> bytes:
@@ -76,15 +78,16 @@ def test_a_client_that_leaves_cancels_is_charged_and_leaves_no_lease(gateway, mo
     left = asyncio.run(leave_often(gateway, mock, key, stream=stream))
     requests = mock.requests("/api/chat")
     assert len(requests) == CYCLES
-    late = {}
+    delays_s = []
     for request in requests:
         number = int(request["json"]["messages"][-1]["content"].removeprefix("number-"))
         closed_at_s = request["closed_by_peer_at_s"]
         assert closed_at_s is not None, f"number {number} was generated to its end"
-        if closed_at_s - left[number] > UPSTREAM_CLOSED_WITHIN_S:
-            late[number] = closed_at_s - left[number]
-    # Two cores carry client, gateway and upstream: one in a hundred may wait for a core, none for the gateway.
-    assert len(late) <= CYCLES // 100, late
+        delays_s.append(closed_at_s - left[number])
+    delays_s.sort()
+    # Two cores carry client, gateway and upstream: one in ten may wait for a core, none for the end of a generation.
+    assert delays_s[CYCLES * 9 // 10] <= UPSTREAM_CLOSED_WITHIN_S, delays_s
+    assert delays_s[-1] <= WITHOUT_A_CORE_S, delays_s
 
     eventually(lambda: gateway.open_leases() == 0, timeout_s=15, what="that no lease is left")
     query = (
