@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -143,15 +143,15 @@ def body_of(request: dict[str, Any]) -> Any:
     return json.loads(base64.b64decode(request["body_base64"]))
 
 
-def _free_ports(count: int) -> int:
-    """The first of so many free ports in a row.
+def _free_ports(count: int, taken: Collection[int]) -> int:
+    """The first of so many free ports in a row, none of them among those ``taken`` that nobody listens on yet.
 
     Data planes share a port when they find it free at the same moment, as another run on this machine may find the
     default one; at random that is unlikely.
     """
     while True:
         first = free_port()
-        if all(is_free(first + offset) for offset in range(count)):
+        if all(port not in taken and is_free(port) for port in range(first, first + count)):
             return first
 
 
@@ -169,11 +169,11 @@ class Gateway(Process):
     """A running ``neuronetz-gateway up --json``."""
 
     def __init__(self, state: Path, backends: Sequence[Backend], *options: str, replicas: int = 1) -> None:
-        own_ports.choose_for(state)
+        ports = own_ports.choose_for(state)
         named = [f"--backend={backend.name}={backend.url}" for backend in backends]
         super().__init__(
             str(Path(sys.executable).with_name("neuronetz-gateway")),
-            "up", "--json", f"--state={state}", f"--replicas={replicas}", f"--port={_free_ports(replicas)}",
+            "up", "--json", f"--state={state}", f"--replicas={replicas}", f"--port={_free_ports(replicas, ports)}",
             f"--set=REDIS_TIMEOUT_S={ADMISSION_DEADLINE_S}",
             "--set=MODEL_DISCOVERY_REFRESH_S=1", "--set=AUTH_FAILURE_RATE_LIMIT_PER_IP_PER_MIN=1000000",
             *named, *options,

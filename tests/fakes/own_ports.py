@@ -6,6 +6,7 @@ choosing from all ports, one run in some dozens would have two servers with one 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from deploy.local import ports
@@ -20,11 +21,14 @@ def keep_to(share: int, shares: int) -> None:
     ports.POOL = ports.POOL[share * size : (share + 1) * size]
 
 
-def choose_for(state: Path) -> None:
-    """Chooses the ports of a stack that has none yet: the stack itself, another process, takes those in its folder."""
+def choose_for(state: Path) -> frozenset[int]:
+    """The ports of a stack, chosen here if it has none yet: it takes, in its own process, those that its folder names.
+
+    Those of data planes are not among them: they follow the one that the stack is told.
+    """
     file = state / "ports.json"
     if file.exists():
-        return
+        return frozenset(json.loads(file.read_text()).values())
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     book = ports.PortBook(file)
     for name in ("redis", "postgres"):
@@ -32,3 +36,4 @@ def choose_for(state: Path) -> None:
     for number in range(1, _PLANES + 1):
         for name in (f"controlplane-{number}", f"controlplane-{number}-metrics", f"dataplane-{number}-metrics"):
             book.assign(name)
+    return frozenset(json.loads(file.read_text()).values())
