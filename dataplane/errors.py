@@ -242,12 +242,17 @@ class ClientClosedError(GatewayError):
 
 
 def release_frames(error: BaseException) -> None:
-    """Lets go of the frames that an error has passed, and those before it in its chain.
+    """Lets go of the frames that an error has passed, and all those that it came from.
 
     They refer to the error as it does to them, so that everything they hold, down to the connection of the request,
     would else live until the interpreter next looks for cycles. Call it where the error is handled for good.
     """
-    chain: BaseException | None = error
-    while chain is not None:
-        chain.__traceback__ = None
-        chain = chain.__cause__ or chain.__context__
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        # A chain may lead back to where it began: raised again from what came up while it was handled.
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            one.__traceback__ = None
+            left += (one.__cause__, one.__context__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 from collections.abc import MutableMapping
 from typing import Any, cast
@@ -21,6 +22,7 @@ from dataplane.errors import (
     KeyRefusedError,
     LeaseLostError,
     NotReadyError,
+    release_frames,
 )
 from dataplane.pipeline import Pipeline
 from dataplane.ports import Models
@@ -113,3 +115,21 @@ async def test_nothing_of_a_refused_request_waits_for_the_search_for_cycles(erro
         gc.enable()
     assert not kept
     assert not server.in_flight
+
+
+def raised(error: Exception) -> Exception:
+    """The error, with the frames that it has passed."""
+    with contextlib.suppress(type(error)):
+        raise error
+    return error
+
+
+def test_all_that_an_error_came_from_is_let_go_of_also_where_it_leads_back():
+    last, cause, handled = (
+        raised(CannotCheckError("last")),
+        raised(ValueError("cause")),
+        raised(LeaseLostError("handled")),
+    )
+    last.__cause__, last.__context__, handled.__context__ = cause, handled, last
+    release_frames(last)
+    assert [one.__traceback__ for one in (last, cause, handled)] == [None] * 3
