@@ -183,9 +183,12 @@ def test_the_ledger_has_the_address_that_caddy_saw_not_the_one_that_was_claimed(
 
 
 def test_a_body_beyond_the_cap_is_refused_in_the_dialect(caddy, api_key):
+    # A connection each: where an answer overtakes its body, Caddy may take the rest of that for the next request of the
+    # same connection, and refuse it with a 431 in plain text.
+    headers = bearer(api_key) | {"Connection": "close"}
     for size in range(280_000, 2_000_000, 80_000):
-        reply = caddy.post("/api/chat", content=b'{"model":"' + b"x" * size + b'"}', headers=bearer(api_key))
-        assert reply.status_code == 413
+        reply = caddy.post("/api/chat", content=b'{"model":"' + b"x" * size + b'"}', headers=headers)
+        assert reply.status_code == 413, reply.text
     assert "error" in json.loads(reply.text)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis as RedisClient
+from redis.exceptions import OutOfMemoryError
 
 from controlplane.core.counters import TOTAL, Owner, periods_of, warm_periods
 from controlplane.publish import connection
@@ -91,11 +92,15 @@ async def restored_from_an_old_snapshot(server: Redis, client: RedisClient, traf
 
 
 async def out_of_memory(server: Redis, client: RedisClient, traffic: Traffic) -> None:
+    key, lease_id, day = traffic.keys[0], str(uuid.uuid4()), today()
+    assert await traffic.admit(key, lease_id, day) == "admitted"
     await client.config_set("maxmemory", "100kb")
     # What waits is drained all the same, or nobody would ever make room.
     await eventually(lambda: _is_drained(client))
-    assert traffic.unsettled
+    with pytest.raises(OutOfMemoryError):
+        await traffic.settle(key, lease_id, day, 50)
     await client.config_set("maxmemory", "256mb")
+    assert await traffic.settle(key, lease_id, day, 50) == "settled"
 
 
 async def read_only(server: Redis, client: RedisClient, traffic: Traffic) -> None:

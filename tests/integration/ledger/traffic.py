@@ -95,7 +95,6 @@ class Traffic:
         self.keys = [owner for owner in owners if owner.key_id is not None]
         self.shard = shard_of(owners[0].tenant_id)
         self.settled = 0
-        self.unsettled = 0
         # Admissions whose answer was lost: what they left is for the reaper.
         self.unseen = 0
         self._fences = Fences(client, timeout_s=2)
@@ -136,14 +135,12 @@ class Traffic:
         except (RedisError, OSError):
             self.unseen += 1
             return
-        self.unsettled += 1
         await asyncio.sleep(random.random() * 0.02)
         while True:
             with contextlib.suppress(RedisError, OSError):
                 if await self.settle(owner, lease_id, day, tokens) in {"settled", "again"}:
                     break
             await asyncio.sleep(0.05)
-        self.unsettled -= 1
         self.settled += 1
 
     @contextlib.asynccontextmanager
