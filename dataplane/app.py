@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
-import gc
 import importlib.metadata
 import os
 import signal
@@ -22,7 +20,7 @@ from litestar import Litestar
 from litestar.handlers import HTTPRouteHandler
 from opentelemetry.trace import Tracer
 
-from dataplane import config, gathering, readings, tracing
+from dataplane import config, gathering, process, readings, tracing
 from dataplane.access import Observers, request_log
 from dataplane.api import health, playground, problems
 from dataplane.api.dialect import Caps
@@ -76,9 +74,6 @@ RESOLVE_PERIOD_S = 30.0
 CUT_TIMEOUT_S = 2.0
 EXIT_SOFTWARE = 70  # EX_SOFTWARE
 SETTLE_TIMEOUT_S = 10.0
-# New objects between two looks for cycles of them; requests leave none, so there is little to find (some 10 MB).
-YOUNG_OBJECTS = 50_000
-_PR_SET_PDEATHSIG = 1
 _ANY_HOST = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound
 
 _log = logs.get(__name__)
@@ -332,7 +327,7 @@ def _tracing(settings: Settings, identity: Identity) -> Tracing | None:
 
 def create() -> Front:
     """The factory that granian calls: one application in one worker process."""
-    _die_with_parent()
+    process.die_with_parent()
     settings = config.load(os.environ)
     logs.configure(level=settings.log_level, style=settings.log_format, expected=EXPECTED_MESSAGES, plane=PLANE)
     worker = Worker(settings)
@@ -340,8 +335,9 @@ def create() -> Front:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Litestar) -> AsyncIterator[None]:
         async with worker.running():
-            _spare_the_collector()
+            process.spare_the_collector()
             _log.info("worker_started", pid=os.getpid(), port=settings.bind_port)
+            process.let_the_loop_finish()
             yield
         _log.info("worker_stopped", pid=os.getpid())
 
@@ -353,16 +349,3 @@ def create() -> Front:
     front = Front(app, worker.clients, own_paths=own_paths, request_id_header=_edge(settings).request_id_header)
     readings.of_front(worker.metrics, front=front)
     return front
-
-
-def _spare_the_collector() -> None:
-    """What lives as long as the worker is never looked through again, and what a request leaves only now and then."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS)
-
-
-def _die_with_parent() -> None:
-    """A worker whose supervisor was killed must not go on serving a port that somebody else will bind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

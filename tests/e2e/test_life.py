@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -107,6 +108,21 @@ def test_concurrency_holds_over_replicas(own, own_mock):
     assert own_mock.stats()["max_in_flight"] <= 3
     own_mock.reset()
     eventually(lambda: own.open_leases() == 0, timeout_s=15, what="that all slots are free")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies per thread are Linux'")
+def test_what_the_loop_wakes_does_not_take_its_core_but_what_it_waits_for_does(own):
+    worker = own.worker(0)
+
+    def policies() -> dict[int, int]:
+        return {
+            int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{worker}/task").iterdir()
+        }
+
+    # The loop has the process' first thread; the server has one for sockets and one that enters Python.
+    eventually(lambda: policies()[worker] == os.SCHED_OTHER, what="that the loop is scheduled as usual")
+    chat(own.urls[0], own.first_key)
+    assert list(policies().values()).count(os.SCHED_BATCH) >= 2
 
 
 def test_a_killed_worker_is_replaced(own):
