@@ -114,11 +114,12 @@ def by_stage(stacks: str) -> Counter[str]:
     """Samples of the main thread by stage.
 
     A line is a stack, from the thread's name by way of the outermost frame to the innermost, and how often it was seen.
+    The profiler does not stop what it looks at, so now and then a name is whatever memory there was: no sample.
     """
     counted: Counter[str] = Counter()
-    for line in stacks.splitlines():
+    for line in stacks.split("\n"):
         stack, _, count = line.rpartition(" ")
-        if _MAIN not in stack.partition(";")[0]:
+        if _MAIN not in stack.partition(";")[0] or not (count.isascii() and count.isdecimal()):
             continue
         counted[stage_of(_FRAME.findall(stack))] += int(count)
     return counted

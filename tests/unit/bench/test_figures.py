@@ -120,6 +120,11 @@ def test_a_stack_counts_for_the_innermost_frame_of_ours():
     assert by_stage(stacks) == {"relay": 3, "pipeline": 2, SERVER: 4}
 
 
+def test_a_stack_that_the_profiler_has_misread_is_no_sample():
+    misread = "MainThread;infer (/srv/dataplane/pipeline.py:1);(\u3839\u2028 \u0d64\nMainThread;\u6167 1\u0663"
+    assert by_stage(f"{misread}\nMainThread;infer (/srv/dataplane/pipeline.py:1) 2\n") == {"pipeline": 2}
+
+
 def test_what_is_no_stage_is_called_what_the_caller_says():
     assert stage_of(["asyncio/tasks.py"], "libraries") == "libraries"
 
