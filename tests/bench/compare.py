@@ -113,20 +113,19 @@ def compared(plan: Plan, *, with_litellm: bool, say: Callable[[str], None]) -> R
         processes.pin([os.getpid()], cores.others)
         samples = uvloop.run(rounds(made, plan, say))
         stages = profile.of(made.targets[OURS], seconds=plan.profile_s, say=say)
-        full_redis = _full_redis(plan, say)
-        return result.of(
-            Samples(samples),
-            stages,
-            full_redis=full_redis,
-            cores=cores,
-            missing=made.missing,
-            litellm=made.targets.get(LITELLM),
-            rounds=plan.rounds,
-        )
+    return result.of(
+        Samples(samples),
+        stages,
+        full_redis=_full_redis(plan, say),
+        cores=cores,
+        missing=made.missing,
+        litellm=made.targets.get(LITELLM),
+        rounds=plan.rounds,
+    )
 
 
 def _full_redis(plan: Plan, say: Callable[[str], None]) -> Sequence[Carried]:
-    """What a core of a Redis of its own carries; the others have nothing to do meanwhile."""
+    """What a core of a Redis of its own carries when all others have ended."""
     load = quota_capacity.FULL_CORE
     with tempfile.TemporaryDirectory() as folder, Redis(Path(folder), settings={"maxmemory": "2gb"}) as server:
         carried, _ = quota_capacity.measured(server, loads=(load,), rounds=plan.rounds, seconds=2.0, say=say)
