@@ -9,9 +9,9 @@ name are typed one after the other into one shell, beside a gateway with two rep
 Postgres and Redis, which is new for each name. Blocks named ``prelude`` are typed first in every rehearsal. A command
 begins with ``$``, goes on in lines that begin with ``>``, and shows what follows.
 
-Compared are words, statuses and small numbers; moments, identities, durations, revisions, numbers of four digits or
-more, and whatever is counted beside an address may be others. Needs bash, curl, jq, openssl, bc and redis-cli on the
-path; psql and pg_dump come with the embedded Postgres.
+Compared are words, statuses and small numbers; moments, identities, shards, durations, revisions, numbers of four
+digits or more, the length of ruled lines, and whatever is counted beside an address may be others. Needs bash, curl,
+jq, openssl, bc and redis-cli on the path; psql and pg_dump come with the embedded Postgres.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from deploy.rehearsal.stage import stage
 PAGE = Path(__file__).parents[1] / "docs" / "OPERATIONS.md"
 PRELUDE = "prelude"
 _BLOCK = re.compile(r"^<!-- rehearsed: (\S+)((?: \w+=\S+)*) -->\n```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# What differs from one run to the next: moments, identities, durations, and large or broken numbers.
+# What differs from one run to the next: moments, identities, shards, durations, large or broken numbers, ruled lines.
 _VOLATILE = re.compile(
-    r"\d{4}-\d\d-\d\dT[\d:.]+Z?|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**"
-    r"|\d+(?:\.\d+)? ?m?s\b|\d+%|^revision +\d+|\d+\.(?!0\b)\d+|\d{4,}"
+    r"\d{4}-\d\d-\d\d[T ][\d:.]+(?:Z|\+00)?|\bs\d\d\b|[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16,}\b|nz_\w+\**"
+    r"|\d+(?:\.\d+)? ?m?s\b|\d+%|^revision +\d+|\d+\.(?!0\b)\d+|\d{4,}|-{5,}"
 )
 # What is left of an address on loopback; a row with one is about a process or a server: revisions, latencies.
 _ADDRESS = "127.0.#:"

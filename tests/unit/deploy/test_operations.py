@@ -136,6 +136,9 @@ def test_a_block_begins_with_a_command():
         ("127.0.0.1:20001  nz_abcdefghi  x", "127.0.0.1:31313 nz_ABCDEFGHI x"),
         ("http://127.0.0.1:20001  yes  26  4", "http://127.0.0.1:31313  yes  7  4"),
         ("revision  15", "revision  19"),
+        ('{"shard":"s06"}', '{"shard":"s13"}'),
+        ("at | 2026-11-21 11:06:20.661658+00", "at | 2026-11-22 18:28:02.1+00"),
+        ("-[ RECORD 1 ]------------", "-[ RECORD 1 ]-----------"),
     ],
 )
 def test_what_differs_from_run_to_run_is_not_compared(page, seen):
