@@ -264,6 +264,10 @@ class Upstreams(Protocol):
         """Whether the backend's circuit breaker lets a request (of this tenant) through now."""
         ...
 
+    def has_time(self, elapsed_s: float) -> bool:
+        """Whether so much is left of a request's total time that another attempt makes sense."""
+        ...
+
     def retry_after_s(self, candidate: Candidate) -> int:
         """Whole seconds until the backend's circuit breaker may let a request through, at least 1."""
         ...

@@ -197,6 +197,7 @@ class TracedUpstreams:
         self._upstreams = upstreams
         self._tracer = tracer
         self.available = upstreams.available
+        self.has_time = upstreams.has_time
         self.retry_after_s = upstreams.retry_after_s
         self.in_flight = upstreams.in_flight
 

@@ -3,8 +3,8 @@
 What a client has been sent is from one backend only. Of a stream that is settled by the first record: before it any
 fault of a backend moves the request to the next candidate, afterwards none does. Of a reply that is wanted whole it is
 settled by the last: until then nothing was sent, so one that breaks off is asked for again, from the start, elsewhere.
-At most two attempts are made; a backend that turns out not to have the model has not tried anything and does not count.
-What went wrong at a backend is logged and never reaches a client.
+At most two attempts are made, the second only while there is time for it; a backend that turns out not to have the
+model has not tried anything and does not count. What went wrong at a backend is logged and never reaches a client.
 """
 
 from __future__ import annotations
@@ -136,12 +136,11 @@ class Relaying:
                 break
             if not upstreams.available(candidate, tenant=self._tenant):
                 continue
+            elapsed_s = clock.monotonic() - self._started_s
+            if self._made and not upstreams.has_time(elapsed_s):
+                break
             attempt = upstreams.attempt(
-                candidate,
-                self._inference,
-                self._request_id,
-                tenant=self._tenant,
-                elapsed_s=clock.monotonic() - self._started_s,
+                candidate, self._inference, self._request_id, tenant=self._tenant, elapsed_s=elapsed_s
             )
             try:
                 reply = await attempt.__aenter__()

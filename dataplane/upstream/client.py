@@ -31,6 +31,8 @@ _IDENTITY = b"identity"
 _NDJSON = b"application/x-ndjson"
 _JSON = b"application/json"
 _MAX_LOGGED_CHARACTERS = 200
+# With less of the total no backend would answer; and a deadline may pass some milliseconds before the clock says so.
+LEAST_TIME_S = 0.1
 
 _encode = msgspec.json.Encoder().encode
 _log = logs.get(__name__)
@@ -70,6 +72,10 @@ class Backends:
     def available(self, candidate: Candidate, *, tenant: str = "") -> bool:
         """Whether the backend's circuit breaker lets a request of this tenant through now."""
         return self._lane(candidate).breaker.allows(tenant)
+
+    def has_time(self, elapsed_s: float) -> bool:
+        """Whether so much is left of a request's total time that another attempt makes sense."""
+        return self.timeouts.total_s - elapsed_s >= LEAST_TIME_S
 
     def retry_after_s(self, candidate: Candidate) -> int:
         """Whole seconds until the backend's circuit breaker may let a request through, at least 1."""

@@ -347,7 +347,8 @@ async def test_a_change_while_redis_is_away_is_pending_and_applied_later(databas
             assert status_of(caught)[0] is grpc.StatusCode.UNAVAILABLE
             await asyncio.to_thread(server.start)
             async with asyncio.timeout(30):
-                while len((await config_of(client)).backends) < 2:
+                # Killed before it was written to disk, the configuration is missing until it is published anew.
+                while not await client.exists(keyspace.CONFIG) or len((await config_of(client)).backends) < 2:
                     await asyncio.sleep(0.02)
             await admin.until_polled("default", "added")
 

@@ -1,7 +1,9 @@
 """Every fault of a backend before and after its first record, alone and with a healthy second backend."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 
+import msgspec
 import pytest
 
 from dataplane import native
@@ -10,6 +12,8 @@ from dataplane.values import Operation
 from deploy.mock_ollama import MockOllama, faults
 from deploy.mock_ollama import bad_content as bad
 from deploy.mock_ollama.scripts import Fault
+from tests.fakes.manual_clock import ManualClock
+from tests.fakes.waiting import until
 from tests.integration.upstream.gateway import LLAMA, Gateway, content, gateway, request
 
 # How long is waited where a backend hangs, and where it does not: there no deadline is what the test is about.
@@ -217,6 +221,24 @@ async def test_a_first_record_that_drips_is_late_all_the_same(first_s, idle_s, t
         mock.script(faults.Slow(slice_bytes=1, slice_ms=20))
         with pytest.raises(UpstreamTimeoutError):
             await one.text()
+
+
+@pytest.mark.parametrize(("elapsed_s", "is_asked"), [(0.495, 0), (0.1, 1)])
+async def test_with_a_few_milliseconds_of_the_total_left_nobody_else_is_asked(elapsed_s, is_asked):
+    # A timer of the loop may fire a little before another clock says that its time is over.
+    clock = ManualClock()
+    async with (
+        MockOllama() as first,
+        MockOllama() as second,
+        gateway(first, second, clock=clock, total_s=0.5) as one,
+    ):
+        first.script(faults.Endless(per_record_ms=20))
+        asking = asyncio.create_task(one.text(msgspec.structs.replace(request(), stream=False)))
+        await until(lambda: first.stats()["in_flight"] == 1)
+        clock.now_s += elapsed_s
+        await asyncio.wait([asking])
+        assert (asking.exception() is None) == bool(is_asked)
+        assert len(second.requests) == is_asked
 
 
 @pytest.mark.parametrize(("idle_s", "total_s"), [(0.1, 9), (9, 1.5)])

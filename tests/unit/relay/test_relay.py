@@ -184,6 +184,16 @@ async def test_a_whole_reply_that_nobody_can_replace_is_charged_as_far_as_it_cam
     assert run.meter.usage() == Usage(prompt_tokens=2, completion_tokens=3, provenance="counted")
 
 
+@pytest.mark.parametrize(
+    ("first", "error"), [(BREAKS, StreamBrokenError), (LATE, UpstreamTimeoutError)], ids=["breaks", "late"]
+)
+async def test_nobody_else_is_asked_when_the_time_is_over(first, error):
+    run = Run({"a": first, "b": OK}, is_too_late=True)
+    with pytest.raises(error):
+        await run(WHOLE)
+    assert run.upstreams.tried == ["a"]
+
+
 async def test_of_two_whole_replies_that_break_off_the_second_is_charged():
     run = Run({"a": BREAKS, "b": (*OK[:1], StreamBrokenError("too")), "c": OK})
     with pytest.raises(StreamBrokenError):

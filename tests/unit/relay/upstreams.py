@@ -59,8 +59,10 @@ class FakeUpstreams:
         shut: set[str] | None = None,
         in_flight: dict[str, int] | None = None,
         retry_after_s: dict[str, int] | None = None,
+        is_too_late: bool = False,
     ) -> None:
         self.scripts = scripts
+        self.is_too_late = is_too_late
         self.shut = shut or set()
         self.tried: list[str] = []
         self.left: list[str] = []
@@ -91,6 +93,10 @@ class FakeUpstreams:
     def available(self, candidate: Candidate, *, tenant: str = "") -> bool:
         del tenant
         return candidate.backend.name not in self.shut
+
+    def has_time(self, elapsed_s: float) -> bool:
+        assert elapsed_s >= 0
+        return not self.is_too_late
 
     def retry_after_s(self, candidate: Candidate) -> int:
         return self._retry_after_s.get(candidate.backend.name, 1)
