@@ -130,6 +130,7 @@ def test_a_killed_worker_is_replaced(own):
     os.kill(victim, signal.SIGKILL)
     eventually(lambda: not pid_alive(victim), timeout_s=15)
     serves_again(own, own.first_key)
+    assert victim not in (own.worker(0), own.worker(1))
 
 
 def test_control_planes_may_die_and_requests_go_on(own):
