@@ -29,7 +29,9 @@ def demand_of(request: InferenceRequest, models: Iterable[ModelRecord]) -> Deman
     """What a request asks for, whichever of the backends answers that have one of these models."""
     prompt_bound, output_factor = 0, 1
     for model in models:
-        prompt_bound = max(prompt_bound, _prompt_bound(request, model))
+        bound = _prompt_bound(request, model)
+        if bound > prompt_bound:
+            prompt_bound = bound
         if doubles_output(request, model):
             output_factor = 2
     return Demand(
@@ -50,15 +52,17 @@ def lowered_to_rates(demand: Demand, *scopes: Limits) -> Demand:
 
     Raises ``LimitExceededError``, exhausted, when the prompt alone is more than a minute allows.
     """
-    num_predict = demand.num_predict
+    num_predict = wanted = demand.num_predict
+    least = min(wanted, LEAST_OUTPUT)
     for limits in scopes:
         if limits.tpm is None:
             continue
         room = limits.tpm - demand.prompt_estimate
-        if room < min(demand.num_predict, LEAST_OUTPUT):
+        if room < least:
             raise LimitExceededError("tokens", retry_after_s=_MINUTE_S, exhausted=True)
-        num_predict = min(num_predict, room)
-    if num_predict == demand.num_predict:
+        if room < num_predict:
+            num_predict = room
+    if num_predict == wanted:
         return demand
     return Demand(
         prompt_bound=demand.prompt_bound,
@@ -79,4 +83,4 @@ def _prompt_bound(request: InferenceRequest, model: ModelRecord) -> int:
     template = model.template_bytes or (0 if model.capabilities else UNKNOWN_TEMPLATE_TOKENS)
     bound = request.prompt_bytes + template + TOKENS_PER_MESSAGE * request.messages
     bound += (request.image_tokens or UNKNOWN_IMAGE_TOKENS) * request.images
-    return min(bound, context) if context else bound
+    return context if context and context < bound else bound

@@ -19,14 +19,14 @@ def unsupported(request: InferenceRequest, model: ModelRecord) -> str | None:
     """
     known = model.capabilities
     body = request.body
-    if not known or isinstance(body, EmbedBody):
+    if not known or type(body) is EmbedBody:
         return None
     missing = "this model does not support "
     if "completion" not in known:
         return missing + "generating text"
-    if isinstance(body, ChatBody) and body.tools is not UNSET and "tools" not in known:
+    if type(body) is ChatBody and body.tools is not UNSET and "tools" not in known:
         return missing + "tools"
-    if isinstance(body, GenerateBody) and body.suffix is not UNSET and "insert" not in known:
+    if type(body) is GenerateBody and body.suffix is not UNSET and "insert" not in known:
         return missing + "a suffix"
     if body.think and "thinking" not in known:
         return missing + "thinking"

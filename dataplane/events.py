@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from dataplane.values import Arrival, Principal
+from dataplane.values import Arrival, Principal, Usage
 from shared.records import Outcome, UsageEvent
+
+NOTHING_USED = Usage(prompt_tokens=0, completion_tokens=0, provenance="reported")
 
 
 def of_request(
-    principal: Principal, arrival: Arrival, *, day: str, outcome: Outcome, status: int, **more: Any
+    principal: Principal,
+    arrival: Arrival,
+    *,
+    day: str,
+    outcome: Outcome,
+    status: int,
+    model: str = "",
+    backend: str = "",
+    usage: Usage = NOTHING_USED,
+    duration_ms: int = 0,
+    ttft_ms: int | None = None,
+    refusal: str = "",
 ) -> UsageEvent:
-    """The event of a request; its id is also that of its lease. ``more`` are further fields of ``UsageEvent``."""
+    """The event of a request; its id is also that of its lease."""
     return UsageEvent(
         event_id=arrival.request_id,
         request_id=arrival.request_id,
@@ -24,5 +35,12 @@ def of_request(
         outcome=outcome,
         status=status,
         client_ip=arrival.client_ip,
-        **more,
+        model=model,
+        backend=backend,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        provenance=usage.provenance,
+        duration_ms=duration_ms,
+        ttft_ms=ttft_ms,
+        refusal=refusal,
     )

@@ -55,9 +55,11 @@ class Counter:
     def add(self, labels: Labels = (), amount: float = 1) -> None:
         """Adds to one series."""
         series = self._series
-        if labels not in series:
+        try:
+            series[labels] += amount
+        except KeyError:
             labels = _admitted(series, labels)
-        series[labels] = series.get(labels, 0) + amount
+            series[labels] = series.get(labels, 0) + amount
 
     def figure(self) -> Figure:
         """The numbers as they are now."""

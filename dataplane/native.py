@@ -9,7 +9,7 @@ May import ``shared`` and msgspec only.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, final
 
 import msgspec
 
@@ -66,6 +66,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=
     tool_call_id: str | Unset = UNSET
 
 
+@final
 class ChatBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``POST /api/chat``."""
 
@@ -81,6 +82,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_logprobs: int | Unset = UNSET
 
 
+@final
 class GenerateBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``POST /api/generate``."""
 
@@ -98,6 +100,7 @@ class GenerateBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     top_logprobs: int | Unset = UNSET
 
 
+@final
 class EmbedBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``POST /api/embed``; ``/api/embeddings`` and ``/v1/embeddings`` become this too."""
 
@@ -112,6 +115,7 @@ class EmbedBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 Body = ChatBody | GenerateBody | EmbedBody
 
 
+@final
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One line of a chat or generate stream. Counts are whatever the backend wrote: the meter judges them."""
 
@@ -133,6 +137,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     error: Any = UNSET
 
 
+@final
 class EmbedReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The answer of ``/api/embed``."""
 

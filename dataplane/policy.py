@@ -32,7 +32,7 @@ def applied(request: InferenceRequest, policy: ModelPolicyRecord) -> InferenceRe
         fields["keep_alive"] = policy.keep_alive
     if options:
         fields["options"] = _replace(Options() if body.options is UNSET else body.options, **options)
-    if isinstance(body, ChatBody) and "images" in dropped:
+    if type(body) is ChatBody and "images" in dropped:
         fields["messages"] = [_without_images(message) for message in body.messages]
     body = _replace(body, **fields) if fields else body
     return _replace(
@@ -76,4 +76,4 @@ def _without_images(message: Message) -> Message:
 
 def _doubles_output(body: Body) -> bool:
     # A model that thinks and has to follow a format generates twice.
-    return not isinstance(body, EmbedBody) and body.format is not UNSET and body.think is not False
+    return type(body) is not EmbedBody and body.format is not UNSET and body.think is not False

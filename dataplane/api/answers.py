@@ -121,13 +121,13 @@ def logprobs_of(records: Sequence[Record]) -> list[Logprob]:
 
 def records_of(reply: Sequence[Record] | EmbedReply) -> Sequence[Record]:
     """The records of a reply to a request that generates; anything else is a mistake of ours."""
-    if isinstance(reply, EmbedReply) or not reply:
+    if type(reply) is EmbedReply or not reply:
         raise TypeError("a reply of records was expected")
     return reply
 
 
 def embedded(reply: Sequence[Record] | EmbedReply) -> EmbedReply:
     """The reply to an embedding request; anything else is a mistake of ours."""
-    if not isinstance(reply, EmbedReply):
+    if type(reply) is not EmbedReply:
         raise TypeError("a reply of embeddings was expected")
     return reply

@@ -254,7 +254,7 @@ class HTTPExchange:
 
     async def _stream(self, rendering: Rendering, batches: AsyncIterator[Batch]) -> None:
         async for batch in batches:
-            if isinstance(batch, EmbedReply):
+            if type(batch) is EmbedReply:
                 raise TypeError("embeddings are never streamed")
             if not self.started:
                 await self._start(200, self._headers(rendering))
@@ -267,7 +267,7 @@ class HTTPExchange:
         records: list[Record] = []
         embedded: EmbedReply | None = None
         async for batch in batches:
-            if isinstance(batch, EmbedReply):
+            if type(batch) is EmbedReply:
                 embedded = batch
             else:
                 records.extend(batch)

@@ -159,16 +159,18 @@ def _rates(principal: Principal, numbers: Sequence[int]) -> Rates:
     key_requests, key_tokens, tenant_requests, tenant_tokens, key_idle_ms, tenant_idle_ms = numbers[2:8]
     key, tenant = principal.key_limits, principal.tenant_limits
     return Rates(
-        _tighter(_rate(key.rpm, key_requests, key_idle_ms), _rate(tenant.rpm, tenant_requests, tenant_idle_ms)),
-        _tighter(_rate(key.tpm, key_tokens, key_idle_ms), _rate(tenant.tpm, tenant_tokens, tenant_idle_ms)),
+        _rate(key.rpm, key_requests, key_idle_ms)
+        if _is_tighter(key.rpm, key_requests, tenant.rpm, tenant_requests)
+        else _rate(tenant.rpm, tenant_requests, tenant_idle_ms),
+        _rate(key.tpm, key_tokens, key_idle_ms)
+        if _is_tighter(key.tpm, key_tokens, tenant.tpm, tenant_tokens)
+        else _rate(tenant.tpm, tenant_tokens, tenant_idle_ms),
     )
 
 
-def _tighter(key: RateLimit | None, tenant: RateLimit | None) -> RateLimit | None:
-    """The limit with less left."""
-    if key is None or (tenant is not None and tenant.remaining < key.remaining):
-        return tenant
-    return key
+def _is_tighter(limit: int | None, counted: int, other: int | None, counted_by_other: int) -> bool:
+    """Whether of a limit no more is left than of the other."""
+    return limit is not None and (other is None or limit - counted <= other - counted_by_other)
 
 
 def _rate(limit: int | None, counted: int, idle_ms: int) -> RateLimit | None:

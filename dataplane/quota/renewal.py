@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import batched
 
+import msgspec
+
 from dataplane.errors import CannotCheckError, KeyRefusedError, LeaseLostError
 from dataplane.interrupt import Interrupt
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS
@@ -41,8 +43,7 @@ class RenewalCounts:
     cut: int = 0
 
 
-@dataclass(slots=True)
-class _Held:
+class _Held(msgspec.Struct):
     lease: Lease
     key: Scope
     tenant: Scope

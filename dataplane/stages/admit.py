@@ -13,10 +13,12 @@ from dataplane.capabilities import unsupported
 from dataplane.errors import CannotCheckError, ForbiddenError, LimitExceededError, RequestError
 from dataplane.native import EmbedBody
 from dataplane.ports import Keys, Leases, Models, StalePrincipalError
-from dataplane.values import Arrival, Demand, InferenceRequest, Lease, Principal
+from dataplane.values import Arrival, Demand, InferenceRequest, Lease, Principal, Usage
 from shared import modelname, records
 
 _INTERNAL_STATUS = 500
+# The reaper adds how much.
+_ESTIMATED = Usage(prompt_tokens=0, completion_tokens=0, provenance="estimated")
 
 
 class Admit:
@@ -102,7 +104,7 @@ def _crashed(principal: Principal, arrival: Arrival, inference: InferenceRequest
         outcome="crashed",
         status=_INTERNAL_STATUS,
         model=modelname.display(inference.canonical),
-        provenance="estimated",
+        usage=_ESTIMATED,
     )
     return records.encode(event)
 
@@ -110,7 +112,7 @@ def _crashed(principal: Principal, arrival: Arrival, inference: InferenceRequest
 def _granted(inference: InferenceRequest, num_predict: int) -> InferenceRequest:
     """The request with the output that was granted."""
     body = inference.body
-    if num_predict == inference.num_predict or isinstance(body, EmbedBody):
+    if num_predict == inference.num_predict or type(body) is EmbedBody:
         return inference
     options = msgspec.structs.replace(body.options, num_predict=num_predict)
     return msgspec.structs.replace(

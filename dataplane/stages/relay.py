@@ -196,7 +196,7 @@ class MeteredReply:
     async def __anext__(self) -> Batch:
         """The next batch. Raises ``StreamBrokenError`` and ``UpstreamTimeoutError``."""
         batch = await self._batches.__anext__()
-        if isinstance(batch, EmbedReply):
+        if type(batch) is EmbedReply:
             self._meter.see(batch)
             return self._meter.believable(batch)
         for record in batch:
@@ -248,7 +248,9 @@ class WholeReply:
 async def _gathered(reply: Reply) -> Batch:
     records: list[Record] = []
     async for batch in reply:
-        if isinstance(batch, EmbedReply):
+        if type(batch) is EmbedReply:
             return batch
         records += batch
+        if batch[-1].done:
+            break
     return records

@@ -199,8 +199,7 @@ class OpenLease:
         # What no backend answered costs nothing, unless it was the client who did not wait for it.
         is_charged = meter.backend or outcome == "client_closed"
         usage = meter.usage() if is_charged else _NOTHING
-        keeps_text = principal.prompt_log_days is not None
-        return events.of_request(
+        event = events.of_request(
             principal,
             arrival,
             day=self._lease.day,
@@ -208,14 +207,17 @@ class OpenLease:
             status=status,
             model=modelname.display(self._inference.canonical),
             backend=meter.backend,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            provenance=usage.provenance,
+            usage=usage,
             duration_ms=_milliseconds(self._clock.monotonic() - arrival.started_s),
             ttft_ms=meter.ttft_ms,
+        )
+        if principal.prompt_log_days is None:
+            return event
+        return msgspec.structs.replace(
+            event,
             prompt_log_days=principal.prompt_log_days,
-            prompt=_encode_body(self._inference.body).decode() if keeps_text else None,
-            reply=meter.reply_text if keeps_text else None,
+            prompt=_encode_body(self._inference.body).decode(),
+            reply=meter.reply_text,
         )
 
     def __repr__(self) -> str:
@@ -244,4 +246,4 @@ def _refusal_of(error: GatewayError) -> str:
 
 
 def _milliseconds(seconds: float) -> int:
-    return max(0, round(seconds * 1000))
+    return round(seconds * 1000)

@@ -208,7 +208,7 @@ class Attempt:
         _check(headers, _JSON if self._inference.operation is Operation.EMBED else _NDJSON)
         name = self._candidate.backend.name
         body = self._inference.body
-        if isinstance(body, EmbedBody):
+        if type(body) is EmbedBody:
             document = decode_embed_reply(
                 await source.whole(max_bytes=MAX_EMBED_REPLY_BYTES, due_s=due_s), inputs=len(body.input)
             )
@@ -267,6 +267,6 @@ def _check(headers: Headers, expected: bytes) -> None:
 
 def _upstream_body(body: Body, model: str) -> Body:
     """The body in the backend's spelling of the model; text is always streamed."""
-    if isinstance(body, EmbedBody):
+    if type(body) is EmbedBody:
         return msgspec.structs.replace(body, model=model)
     return msgspec.structs.replace(body, model=model, stream=True)

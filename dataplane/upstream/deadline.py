@@ -48,7 +48,9 @@ class ReadDeadline:
         if now_s >= self._ends_s:
             raise DeadlinePassedError("total")
         due_s = now_s + timeout_s
-        return min(self._ends_s, due_s)
+        if due_s > self._ends_s:
+            return self._ends_s
+        return due_s
 
     def until(self, due_s: float) -> Self:
         """As a context: what is awaited inside ends with ``DeadlinePassedError`` at this moment on the loop's clock."""

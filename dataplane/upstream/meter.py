@@ -64,8 +64,8 @@ class ReplyMeter:
     def see(self, record: Record | EmbedReply) -> None:
         """Takes a record into account."""
         if self._ttft_ms is None:
-            self._ttft_ms = max(0, round((self._clock.monotonic() - self._started_s) * 1000))
-        if isinstance(record, EmbedReply):
+            self._ttft_ms = round((self._clock.monotonic() - self._started_s) * 1000)
+        if type(record) is EmbedReply:
             self._complete = True
             self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_believed(), "prompt_count")
             self._output_count = 0
@@ -89,12 +89,12 @@ class ReplyMeter:
             self._prompt_count = self._sane(record.prompt_eval_count, self._prompt_believed(), "prompt_count")
             self._output_count = self._output(record)
 
-    def believable[T: (Record, EmbedReply)](self, final: T) -> T:
+    def believable[T: Record | EmbedReply](self, final: T) -> T:
         """The final record with the counts that are charged in place of such that cannot be."""
         changed: dict[str, int] = {}
         if _is_beyond(final.prompt_eval_count, self._prompt_believed()):
             changed["prompt_eval_count"] = self.usage().prompt_tokens
-        if not isinstance(final, EmbedReply) and _is_beyond(final.eval_count, self._output_bound()):
+        if isinstance(final, Record) and _is_beyond(final.eval_count, self._output_bound()):
             changed["eval_count"] = self.usage().completion_tokens
         return msgspec.structs.replace(final, **changed) if changed else final
 
@@ -105,10 +105,12 @@ class ReplyMeter:
         """
         bound = self._output_bound()
         is_reported = self._prompt_count is not None and self._output_count is not None
-        seen = min(self._tokens_seen, bound)
+        output = self._tokens_seen
+        if self._output_count is not None and self._output_count > output:
+            output = self._output_count
         return Usage(
             prompt_tokens=self._prompt_tokens(),
-            completion_tokens=seen if self._output_count is None else max(seen, min(self._output_count, bound)),
+            completion_tokens=min(output, bound),
             provenance="reported" if is_reported else "counted",
         )
 
@@ -144,7 +146,7 @@ class ReplyMeter:
         if self._lease.output_factor > 1 and has_said:
             # The pass that thought is not in the count.
             count += self._thinking_seen
-        if max(count, self._tokens_seen) > bound:
+        if count > bound or self._tokens_seen > bound:
             self._anomaly("output_count")
         return min(count, bound)
 
@@ -169,10 +171,11 @@ class ReplyMeter:
             return None
         if count > bound:
             self._anomaly(name)
+            return bound
         # Some versions report 0 for a prompt that was in the cache.
         if count == 0 and self._inference.prompt_bytes and name == "prompt_count":
             return None
-        return min(count, bound)
+        return count
 
     def _anomaly(self, name: str) -> None:
         if self._on_anomaly is not None:
