@@ -8,7 +8,8 @@ ports, values and errors; knows nothing of HTTP servers, dialects or Redis.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from typing import Self
 
 from dataplane.errors import AuthenticationError, ClientClosedError, ForbiddenError, GatewayError, RequestError
 from dataplane.interrupt import Interrupt
@@ -65,7 +66,7 @@ class Pipeline:
                 async with self._relay(
                     candidates, inference, arrival.request_id, held.meter, tenant=principal.tenant_id
                 ) as reply:
-                    await exchange.deliver(_settling(reply, held))
+                    await exchange.deliver(_Settling(reply, held))
             except GatewayError as error:
                 held.failed(error, status=self._status_of(error))
                 raise
@@ -118,12 +119,23 @@ class Pipeline:
         return refusal
 
 
-async def _settling(reply: Reply, held: OpenLease) -> AsyncIterator[Batch]:
+class _Settling:
     """The reply's batches; the settlement leaves before the last of them does.
 
     A client that sends its next request on seeing the end of this one then finds its slot free.
     """
-    async for batch in reply:
-        if held.meter.complete:
-            held.completed()
-        yield batch
+
+    __slots__ = ("_batches", "_held")
+
+    def __init__(self, reply: Reply, held: OpenLease) -> None:
+        self._batches = aiter(reply)
+        self._held = held
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        batch = await anext(self._batches)
+        if self._held.meter.complete:
+            self._held.completed()
+        return batch

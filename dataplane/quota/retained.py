@@ -7,7 +7,7 @@ them.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class Retained:
     def __init__(self, *, capacity: int = MAX_EVENTS) -> None:
         self._capacity = capacity
         self._count = 0
-        self._by_shard: dict[Shard, deque[tuple[_EntryId, RetainedEvent]]] = {}
+        self._by_shard: defaultdict[Shard, deque[tuple[_EntryId, RetainedEvent]]] = defaultdict(deque)
 
     def keep(self, shard: Shard, entry_id: bytes, event: RetainedEvent) -> None:
         """Keeps an event that Redis has taken under this id of its stream."""
@@ -54,7 +54,7 @@ class Retained:
             return
         if self._count >= self._capacity:
             self._forget_oldest()
-        self._by_shard.setdefault(shard, deque()).append((parsed, event))
+        self._by_shard[shard].append((parsed, event))
         self._count += 1
 
     def drained(self, shard: Shard, watermark: bytes | None) -> None:

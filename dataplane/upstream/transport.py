@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 
 import httpx
@@ -34,7 +34,7 @@ class Transport:
     def __init__(self, *, connect_timeout_s: float, max_idle_per_backend: int) -> None:
         self._connect_timeout_s = connect_timeout_s
         self._max_idle = max_idle_per_backend
-        self._idle: dict[Origin, deque[Connection]] = {}
+        self._idle: defaultdict[Origin, deque[Connection]] = defaultdict(deque)
         self._open: set[Connection] = set()
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._tls = httpx.create_ssl_context(trust_env=False)
@@ -60,7 +60,7 @@ class Transport:
         """Takes a connection back at the end of its exchange: kept for the next one, or closed."""
         if not connection.finish():
             return
-        idle = self._idle.setdefault(origin, deque())
+        idle = self._idle[origin]
         if self._is_closed or len(idle) >= self._max_idle:
             connection.abort()
             return
