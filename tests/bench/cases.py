@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.bench.fast_replies import BLOCK, BURST, PACE_S, PACED, RECORDS, REPLY
 from tests.bench.load import Request
@@ -27,22 +27,27 @@ class Case:
     # Asked of further targets over this many connections only.
     also: tuple[str, ...] = ()
     also_connections: int = 32
+    # Nothing but the target takes time: see ``processes.quiet``.
+    is_quiet: bool = False
 
 
 _EVERY, _USUAL = (1, 16, 32, 128), (32,)
 
 REPLY_NATIVE, REPLY_OPENAI = "reply, native", "reply, OpenAI"
+REPLY_QUIET = "reply, native, cores kept awake"
 STREAM_NATIVE, STREAM_OPENAI = "stream of 64, native", "stream of 64, OpenAI"
 PACED_NATIVE, PACED_OPENAI = "paced stream, native", "paced stream, OpenAI"
 _FURTHER = (OURS_TWO, LITELLM)
 
+_REPLY = Request(path=NATIVE_PATH, model=REPLY, is_streamed=False)
 CASES: Sequence[Case] = (
     Case(
         name=REPLY_NATIVE,
-        request=Request(path=NATIVE_PATH, model=REPLY, is_streamed=False),
+        request=_REPLY,
         connections=_EVERY,
         also=(OURS_TWO,),
     ),
+    Case(name=REPLY_QUIET, request=_REPLY, connections=(1,), is_quiet=True),
     Case(
         name=REPLY_OPENAI,
         request=Request(path=OPENAI_PATH, model=REPLY, is_streamed=False),
@@ -103,20 +108,10 @@ def quick() -> Sequence[Case]:
     """What the goals are about, and nothing else."""
     wanted = {
         REPLY_NATIVE: (1, 32),
+        REPLY_QUIET: (1,),
         REPLY_OPENAI: (32,),
         STREAM_NATIVE: (32,),
         STREAM_OPENAI: (32,),
         PACED_NATIVE: (128,),
     }
-    return tuple(
-        Case(
-            name=case.name,
-            request=case.request,
-            connections=wanted[case.name],
-            records=case.records,
-            spread_s=case.spread_s,
-            also=case.also,
-        )
-        for case in CASES
-        if case.name in wanted
-    )
+    return tuple(replace(case, connections=wanted[case.name]) for case in CASES if case.name in wanted)

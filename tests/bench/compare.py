@@ -34,7 +34,7 @@ from tests.bench.load import LoadError
 from tests.bench.measure import Sample, measured, settled
 from tests.bench.quota_capacity import Carried
 from tests.bench.result import Result
-from tests.bench.targets import LITELLM, OURS, OURS_TWO, Cores, FastOllama, Target, UnavailableError
+from tests.bench.targets import LITELLM, OURS, OURS_TWO, REDIS, Cores, FastOllama, Target, UnavailableError
 from tests.e2e.harness import running
 
 
@@ -58,6 +58,8 @@ class Fleet:
 
     targets: dict[str, Target] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    # What a target waits for, by process id: they go first where a case is quiet.
+    beside: list[int] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -81,6 +83,8 @@ def fleet(cores: Cores, *, with_litellm: bool) -> Iterator[Fleet]:
                 made.missing[name] = str(why)
         if not with_litellm:
             made.missing[LITELLM] = "not asked for (--with-litellm)"
+        redis = [pid for target in made.targets.values() for pid in target.pids.get(REDIS, ())]
+        made.beside = [os.getpid(), mock.pid, *redis]
         yield made
 
 
@@ -89,14 +93,15 @@ async def rounds(made: Fleet, plan: Plan, say: Callable[[str], None]) -> list[Sa
     samples: list[Sample] = []
     for number in range(plan.rounds):
         began_s = time.monotonic()
-        for case in plan.cases:
+        for case in (case for case in plan.cases if case.name not in made.missing):
             for connections in case.connections:
                 further = case.also if connections == case.also_connections else ()
                 names = [name for name in (*case.targets, *further) if name in made.targets]
                 for name in names if number % 2 == 0 else reversed(names):
                     target = made.targets[name]
                     try:
-                        samples.append(await measured(target, case, connections, plan.seconds))
+                        with processes.quiet(made.beside) if case.is_quiet else contextlib.nullcontext():
+                            samples.append(await measured(target, case, connections, plan.seconds))
                     except LoadError as fault:
                         raise LoadError(f"{name}, {case.name}, {connections} connections: {fault}") from fault
                     await settled(target)
@@ -108,6 +113,7 @@ def compared(plan: Plan, *, with_litellm: bool, say: Callable[[str], None]) -> R
     """The whole comparison."""
     cores = Cores.of_this_machine()
     with fleet(cores, with_litellm=with_litellm) as made:
+        made.missing |= _impossible(plan.cases)
         for name, why in made.missing.items():
             say(f"{name} is left out: {why}")
         processes.pin([os.getpid()], cores.others)
@@ -122,6 +128,15 @@ def compared(plan: Plan, *, with_litellm: bool, say: Callable[[str], None]) -> R
         litellm=made.targets.get(LITELLM),
         rounds=plan.rounds,
     )
+
+
+def _impossible(cases: Sequence[Case]) -> dict[str, str]:
+    """The cases that this machine does not let anybody measure, and why."""
+    try:
+        with processes.quiet([os.getpid()]):
+            return {}
+    except OSError as fault:
+        return {case.name: f"cores may not be kept awake: {fault.strerror}" for case in cases if case.is_quiet}
 
 
 def _full_redis(plan: Plan, say: Callable[[str], None]) -> Sequence[Carried]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.bench.cases import PACED_NATIVE, REPLY_NATIVE, REPLY_OPENAI, STREAM_NATIVE, STREAM_OPENAI
+from tests.bench.cases import PACED_NATIVE, REPLY_NATIVE, REPLY_OPENAI, REPLY_QUIET, STREAM_NATIVE, STREAM_OPENAI
 from tests.bench.fast_replies import RECORDS
 from tests.bench.figures import Figure, Samples
 from tests.bench.measure import Sample
@@ -85,6 +85,20 @@ def goals(samples: Samples, full_redis: Sequence[Carried] = ()) -> Sequence[Goal
             bound=1.0,
             unit="ms",
             figure=added_ms(REPLY_NATIVE, 1, "p99_s", against_direct),
+        ),
+        Goal(
+            name="the same p50 where cores are kept awake",
+            bound=0.5,
+            unit="ms",
+            figure=added_ms(REPLY_QUIET, 1, "p50_s", against_direct),
+            note="a core that sleeps between two events takes longer to wake than they take; and what the target waits "
+            "for goes before the control plane and Postgres, which share its core here",
+        ),
+        Goal(
+            name="the same p99 where cores are kept awake",
+            bound=1.0,
+            unit="ms",
+            figure=added_ms(REPLY_QUIET, 1, "p99_s", against_direct),
         ),
         Goal(
             name="added time to first token, 128 paced streams, p50, against nginx",
