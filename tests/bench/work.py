@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 import tempfile
@@ -30,20 +29,17 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from dataplane import app
 from dataplane.api.front import Front
 from dataplane.quota import fences, link
 from dataplane.state import watcher
 from deploy.local.redis import DATAPLANE, Redis
-from shared import keyspace, modelname, records
-from shared.records import BackendModelsRecord, BackendRecord, ConfigRecord, DiscoveredRecord, LimitsRecord, ModelRecord
-from tests.bench import fast_replies
-from tests.bench.application import ask, ready, running
+from shared import keyspace
+from tests.bench.application import ask, serving
 from tests.bench.cases import CASES, REPLY_NATIVE, REPLY_OPENAI, STREAM_NATIVE, STREAM_OPENAI
 from tests.bench.fast_ollama import Connection, Replies
 from tests.bench.load import Request
 from tests.bench.profile import stage_of
-from tests.fakes.published_state import PEPPER, PublishedState
+from tests.fakes.published_state import PublishedState
 
 AGREED = Path(__file__).with_name("work.json")
 # By so much a number may grow.
@@ -57,10 +53,6 @@ _STEP_S = 0.001
 _NEVER_S = 3600.0
 _TIMEOUT_S = 10.0
 _TOOL = sys.monitoring.PROFILER_ID
-_MANY = 10**12
-_LIMITS = LimitsRecord(
-    rpm=1_000_000, tpm=10**9, concurrent=1000, budget_day=_MANY, budget_month=_MANY, budget_total=_MANY
-)
 _TESTS = str(Path(__file__).parents[1])
 _ELSEWHERE = "libraries"
 
@@ -216,48 +208,15 @@ async def _settled(application: Front, request: Request, api_key: str, settlemen
 
 
 async def _count(redis: Redis, state: PublishedState) -> dict[str, Work]:
-    loop = asyncio.get_running_loop()
     replies = Replies(0)
-    server = await loop.create_server(lambda: Connection(replies), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(replies), "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
-    api_key = _publish(state, f"http://{host}:{port}")
-    # Nobody connects, but a worker looks for the socket on which it is served until it finds it.
-    listener = socket.create_server(("127.0.0.1", 0))
-    os.environ |= {
-        "REDIS_URL": redis.url_of(DATAPLANE), "GATEWAY_KEY_PEPPER": PEPPER, "REDIS_TIMEOUT_S": "5",
-        "GATEWAY_SEALING_KEY": "A" * 43 + "=", "GATEWAY_BIND_PORT": str(listener.getsockname()[1]),
-        "GATEWAY_LOG_LEVEL": "warning", "GATEWAY_TRUSTED_PROXIES": "", "GATEWAY_DRAIN_TIMEOUT_S": "1",
-    }  # fmt: skip
-    application = app.create()
-    with listener:
-        async with server, running(application):
-            await ready(application, next(case.request for case in CASES if case.name == REPLY_NATIVE), api_key)
-            # What the worker looks at every second would meet many requests while they are counted, and others not.
-            fences.INTERVAL_S = fences.EAGER_INTERVAL_S = _NEVER_S
-            watcher.INTERVAL_S = watcher.EAGER_INTERVAL_S = _NEVER_S
-            link.EXAMINE_INTERVAL_S = _NEVER_S
-            return await counted(application, state, api_key)
-
-
-def _publish(state: PublishedState, url: str) -> str:
-    """What the control plane would have published; gives a key that may do everything within limits."""
-    state.stamp()
-    models = tuple(
-        ModelRecord(name=f"{name}:latest", canonical=modelname.canonical(name), context_length=131_072)
-        for name in fast_replies.MODELS
-    )
-    now_ms = int(time.time() * 1000)
-    state.models(
-        ConfigRecord(revision=1, backends=(BackendRecord(name="fast", url=url),)),
-        DiscoveredRecord(
-            revision=1,
-            expires_at_ms=now_ms + 600_000,
-            backends=(BackendModelsRecord(backend="fast", seen_at_ms=now_ms, models=models),),
-        ),
-        ttl_ms=600_000,
-    )
-    everything = records.GrantsRecord(allow_all_models=True)
-    return state.key(tenant={"limits": _LIMITS, "grants": everything}, limits=_LIMITS)
+    async with server, serving(redis.url_of(DATAPLANE), state, f"http://{host}:{port}") as (application, api_key):
+        # What the worker looks at every second would meet many requests while they are counted, and others not.
+        fences.INTERVAL_S = fences.EAGER_INTERVAL_S = _NEVER_S
+        watcher.INTERVAL_S = watcher.EAGER_INTERVAL_S = _NEVER_S
+        link.EXAMINE_INTERVAL_S = _NEVER_S
+        return await counted(application, state, api_key)
 
 
 def count() -> dict[str, Work]:
