@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from litestar.types import Receive, Send
 
+from dataplane import process
 from dataplane.api import header
 from dataplane.api.dialect import Caps, Endpoint, Rendering
 from dataplane.api.heads import Fields
@@ -305,6 +306,8 @@ class HTTPExchange:
         self.due_s = self._loop.time() + self._edge.write_stall_timeout_s
         try:
             await self._send({"type": "http.response.body", "body": data, "more_body": more})
+            if not more and self._departures.is_alone:
+                process.let_the_server_go_first()
         finally:
             self.due_s = math.inf
 

@@ -69,6 +69,11 @@ class Departures:
         """The request is over."""
         self._unwatched.pop(exchange, None)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether at most one request has begun since the last look and is not over."""
+        return len(self._unwatched) <= 1
+
     async def watch(self) -> None:
         """Runs until cancelled."""
         while True:

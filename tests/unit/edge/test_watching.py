@@ -64,6 +64,15 @@ async def test_who_is_not_answered_at_the_next_look_is_watched_once():
     assert (slow.told, fast.told) == (1, 0)
 
 
+async def test_a_request_is_alone_until_another_begins_and_again_when_that_is_over():
+    departures, one, other = Departures(), Client(), Client()
+    seen = [departures.is_alone]
+    for step in (lambda: departures.expect(one), lambda: departures.expect(other), lambda: departures.forget(one)):
+        step()
+        seen.append(departures.is_alone)
+    assert seen == [True, True, False, True]
+
+
 async def test_who_was_seen_last_is_not_kept():
     departures, late = Departures(), {Client(0.0)}
     departures.expect(Client())
