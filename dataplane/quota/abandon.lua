@@ -10,24 +10,28 @@
 --        3 time to live of the tombstone in ms
 -- Reply  abandoned, marked, or settled when it had been settled before and nothing was written
 
-local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
-local lease = known[2]
-local state = state_of(lease)
-if state == 'settled' or state == 'reaped' then
-  return 'settled'
-end
-if state then
-  if not is_valid(known[1]) then
-    redis.call('SET', KEYS[10], marked(lease), 'KEEPTTL')
-    return 'marked'
+local function abandon(keys, arguments)
+  local known = redis.call('MGET', keys[1], keys[10], keys[8], keys[9])
+  local lease = known[2]
+  local state = state_of(lease)
+  if state == 'settled' or state == 'reaped' then
+    return 'settled'
   end
-  local reserved, estimate, admitted_ms, _, _, day, month = parts_of(lease)
-  local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
-  add_to_counters(of_key, day, month, 0, -reserved)
-  add_to_counters(of_tenant, day, month, 0, -reserved)
-  correct_in_window(of_key, KEYS[6], admitted_ms, -estimate)
-  correct_in_window(of_tenant, KEYS[7], admitted_ms, -estimate)
-  redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
+  if state then
+    if not is_valid(known[1], arguments[1]) then
+      redis.call('SET', keys[10], marked(lease), 'KEEPTTL')
+      return 'marked'
+    end
+    local reserved, estimate, admitted_ms, _, _, day, month = parts_of(lease)
+    local of_key, of_tenant = read_counters(known[3], keys[8]), read_counters(known[4], keys[9])
+    add_to_counters(of_key, day, month, 0, -reserved)
+    add_to_counters(of_tenant, day, month, 0, -reserved)
+    correct_in_window(of_key, keys[6], admitted_ms, -estimate)
+    correct_in_window(of_tenant, keys[7], admitted_ms, -estimate)
+    redis.call('MSET', keys[8], written_counters(of_key), keys[9], written_counters(of_tenant))
+  end
+  close_lease(keys, arguments[2], arguments[3], '-')
+  return 'abandoned'
 end
-close_lease(ARGV[2], ARGV[3], '-')
-return 'abandoned'
+
+redis.register_function('abandon' .. SUFFIX, abandon)

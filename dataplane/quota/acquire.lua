@@ -71,90 +71,94 @@ local function grant_within(limits, of_key, of_tenant, places, prompt, wanted, f
   end
 end
 
-local KEYS, ARGV, call = KEYS, ARGV, redis.call
-local now_ms = server_time_ms()
-local key_counters, tenant_counters, lease_key = KEYS[9], KEYS[10], KEYS[11]
-local known = call('MGET', KEYS[1], KEYS[12], lease_key, key_counters, tenant_counters)
-local refusal = standing(known[1], known[2], now_ms)
-if refusal then
-  return refusal
-end
-
-local lease_id, lease = ARGV[5], known[3]
-local limits = { struct.unpack('<dddddddddddddddddd', ARGV[4], 33) }
-local prompt, wanted, factor = limits[15], limits[17], limits[18]
-local of_key, of_tenant = read_counters(known[4], key_counters), read_counters(known[5], tenant_counters)
-of_key[WINDOW_KEY], of_tenant[WINDOW_KEY] = KEYS[7], KEYS[8]
-local key_last_ms, tenant_last_ms, window_ms = of_key[LAST_MS], of_tenant[LAST_MS], now_ms
-if key_last_ms > window_ms then
-  window_ms = key_last_ms
-end
-if tenant_last_ms > window_ms then
-  window_ms = tenant_last_ms
-end
-advance_window(of_key, window_ms)
-advance_window(of_tenant, window_ms)
-
-local function reply(decision, retry_after_ms, is_final, day, month, granted)
-  return decision .. ' ' .. struct.pack('<lllllllllll', math.ceil(retry_after_ms), is_final, of_key[REQUESTS],
-    of_key[TOKENS], of_tenant[REQUESTS], of_tenant[TOKENS], window_ms - key_last_ms, window_ms - tenant_last_ms, day,
-    month, granted)
-end
-
-if lease then
-  if state_of(lease) == 'open' then
-    local _, _, _, granted, _, day, month, mark, key = parts_of(lease)
-    local until_ms = tonumber(redis.call('ZSCORE', KEYS[6], lease_id) or 0)
-    if key == ARGV[2] and mark == '-' and until_ms > now_ms then
-      return reply('admitted', 0, 0, day, month, granted)
-    end
+local function acquire(keys, arguments)
+  local call = redis.call
+  local now_ms = server_time_ms()
+  local key_counters, tenant_counters, lease_key = keys[9], keys[10], keys[11]
+  local known = call('MGET', keys[1], keys[12], lease_key, key_counters, tenant_counters)
+  local refusal = standing(keys, arguments, known[1], known[2], now_ms)
+  if refusal then
+    return refusal
   end
-  return 'closed'
+
+  local lease_id, lease = arguments[5], known[3]
+  local limits = { struct.unpack('<dddddddddddddddddd', arguments[4], 33) }
+  local prompt, wanted, factor = limits[15], limits[17], limits[18]
+  local of_key, of_tenant = read_counters(known[4], key_counters), read_counters(known[5], tenant_counters)
+  of_key[WINDOW_KEY], of_tenant[WINDOW_KEY] = keys[7], keys[8]
+  local key_last_ms, tenant_last_ms, window_ms = of_key[LAST_MS], of_tenant[LAST_MS], now_ms
+  if key_last_ms > window_ms then
+    window_ms = key_last_ms
+  end
+  if tenant_last_ms > window_ms then
+    window_ms = tenant_last_ms
+  end
+  advance_window(of_key, window_ms)
+  advance_window(of_tenant, window_ms)
+
+  local function reply(decision, retry_after_ms, is_final, day, month, granted)
+    return decision .. ' ' .. struct.pack('<lllllllllll', math.ceil(retry_after_ms), is_final, of_key[REQUESTS],
+      of_key[TOKENS], of_tenant[REQUESTS], of_tenant[TOKENS], window_ms - key_last_ms, window_ms - tenant_last_ms, day,
+      month, granted)
+  end
+
+  if lease then
+    if state_of(lease) == 'open' then
+      local _, _, _, granted, _, day, month, mark, key = parts_of(lease)
+      local until_ms = tonumber(redis.call('ZSCORE', keys[6], lease_id) or 0)
+      if key == arguments[2] and mark == '-' and until_ms > now_ms then
+        return reply('admitted', 0, 0, day, month, granted)
+      end
+    end
+    return 'closed'
+  end
+
+  local day, month = period_ids(now_ms)
+  local key_day, tenant_day = counter_at(of_key, DAYS, day, true), counter_at(of_tenant, DAYS, day, true)
+  local key_month, tenant_month = counter_at(of_key, MONTHS, month, true), counter_at(of_tenant, MONTHS, month, true)
+  local granted, budget, is_exhausted = grant_within(
+    limits, of_key, of_tenant, { key_day, tenant_day, key_month, tenant_month, TOTAL, TOTAL }, prompt, wanted, factor)
+
+  local of_key_ms = wait_for_request_ms(of_key, limits[3], window_ms)
+  local of_tenant_ms = wait_for_request_ms(of_tenant, limits[4], window_ms)
+  if of_key_ms > 0 or of_tenant_ms > 0 then
+    return reply('requests', math.max(of_key_ms, of_tenant_ms), 0, 0, 0, 0)
+  end
+  local estimate = limits[16] + (granted or wanted)
+  of_key_ms = wait_for_tokens_ms(of_key, limits[5], estimate, window_ms)
+  of_tenant_ms = wait_for_tokens_ms(of_tenant, limits[6], estimate, window_ms)
+  if of_key_ms > 0 or of_tenant_ms > 0 then
+    return reply('tokens', math.max(of_key_ms, of_tenant_ms), 0, 0, 0, 0)
+  end
+  if is_full(keys[4], limits[1], now_ms) or is_full(keys[5], limits[2], now_ms) then
+    -- The soonest expiry would be a lie: leases are renewed, and most are settled long before.
+    return reply('concurrency', 1000, 0, 0, 0, 0)
+  end
+  if budget then
+    return reply(budget, is_exhausted and ms_until_next(budget, now_ms, day) or 1000, is_exhausted and 1 or 0, 0, 0, 0)
+  end
+
+  -- Here counters may turn out not to be countable: nothing is written yet.
+  local reserved = prompt + factor * granted
+  add_at(of_key, key_day, 0, reserved)
+  add_at(of_key, key_month, 0, reserved)
+  add_at(of_key, TOTAL, 0, reserved)
+  add_at(of_tenant, tenant_day, 0, reserved)
+  add_at(of_tenant, tenant_month, 0, reserved)
+  add_at(of_tenant, TOTAL, 0, reserved)
+
+  count_in_window(of_key, limits[3], estimate, window_ms)
+  count_in_window(of_tenant, limits[4], estimate, window_ms)
+  call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
+  local until_ms = now_ms + limits[13]
+  call('ZADD', keys[4], until_ms, lease_id)
+  call('ZADD', keys[5], until_ms, lease_id)
+  call('ZADD', keys[6], until_ms, lease_id)
+  call('SET', lease_key,
+    open_lease(reserved, estimate, window_ms, granted, prompt, day, month, arguments[2], arguments[3], arguments[6]),
+    'PX', limits[13] + limits[14])
+  key_last_ms, tenant_last_ms = window_ms, window_ms
+  return reply('admitted', 0, 0, day, month, granted)
 end
 
-local day, month = period_ids(now_ms)
-local key_day, tenant_day = counter_at(of_key, DAYS, day, true), counter_at(of_tenant, DAYS, day, true)
-local key_month, tenant_month = counter_at(of_key, MONTHS, month, true), counter_at(of_tenant, MONTHS, month, true)
-local granted, budget, is_exhausted = grant_within(
-  limits, of_key, of_tenant, { key_day, tenant_day, key_month, tenant_month, TOTAL, TOTAL }, prompt, wanted, factor)
-
-local of_key_ms = wait_for_request_ms(of_key, limits[3], window_ms)
-local of_tenant_ms = wait_for_request_ms(of_tenant, limits[4], window_ms)
-if of_key_ms > 0 or of_tenant_ms > 0 then
-  return reply('requests', math.max(of_key_ms, of_tenant_ms), 0, 0, 0, 0)
-end
-local estimate = limits[16] + (granted or wanted)
-of_key_ms = wait_for_tokens_ms(of_key, limits[5], estimate, window_ms)
-of_tenant_ms = wait_for_tokens_ms(of_tenant, limits[6], estimate, window_ms)
-if of_key_ms > 0 or of_tenant_ms > 0 then
-  return reply('tokens', math.max(of_key_ms, of_tenant_ms), 0, 0, 0, 0)
-end
-if is_full(KEYS[4], limits[1], now_ms) or is_full(KEYS[5], limits[2], now_ms) then
-  -- The soonest expiry would be a lie: leases are renewed, and most are settled long before.
-  return reply('concurrency', 1000, 0, 0, 0, 0)
-end
-if budget then
-  return reply(budget, is_exhausted and ms_until_next(budget, now_ms, day) or 1000, is_exhausted and 1 or 0, 0, 0, 0)
-end
-
--- Here counters may turn out not to be countable: nothing is written yet.
-local reserved = prompt + factor * granted
-add_at(of_key, key_day, 0, reserved)
-add_at(of_key, key_month, 0, reserved)
-add_at(of_key, TOTAL, 0, reserved)
-add_at(of_tenant, tenant_day, 0, reserved)
-add_at(of_tenant, tenant_month, 0, reserved)
-add_at(of_tenant, TOTAL, 0, reserved)
-
-count_in_window(of_key, limits[3], estimate, window_ms)
-count_in_window(of_tenant, limits[4], estimate, window_ms)
-call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
-local until_ms = now_ms + limits[13]
-call('ZADD', KEYS[4], until_ms, lease_id)
-call('ZADD', KEYS[5], until_ms, lease_id)
-call('ZADD', KEYS[6], until_ms, lease_id)
-call('SET', lease_key,
-  open_lease(reserved, estimate, window_ms, granted, prompt, day, month, ARGV[2], ARGV[3], ARGV[6]),
-  'PX', limits[13] + limits[14])
-key_last_ms, tenant_last_ms = window_ms, window_ms
-return reply('admitted', 0, 0, day, month, granted)
+redis.register_function('acquire' .. SUFFIX, acquire)

@@ -10,41 +10,45 @@
 --        the prompt among them, granted num_predict, usage event for the case that nobody settles
 -- Reply  announced, or late when the rebuild is over or another's, and nothing was written
 
-local fence = redis.call('GET', KEYS[2])
-if redis.call('GET', KEYS[1]) ~= ARGV[1] or (fence and string.sub(fence, 1, #ARGV[2]) == ARGV[2]) then
-  return 'late'
-end
-local events = tonumber(ARGV[7])
-for event = 1, events do
-  local raw, is_correction, lease = ARGV[6 + 2 * event], ARGV[7 + 2 * event] == '1', KEYS[5 + event]
-  local state = state_of(redis.call('GET', lease))
-  -- A lease that was charged as crashed is told so when its settlement comes again.
-  if state ~= 'reaped' or is_correction then
-    -- Twice in the stream is once in the ledger, and of an open lease the rebuild sees that it is over.
-    local entry_id = redis.call('XADD', KEYS[3], '*', 'e', raw)
-    if not state or state == 'reaped' then
-      -- For the settlement that comes again because nobody has acknowledged it.
-      redis.call('SET', lease, 'settled ' .. entry_id, 'PX', ARGV[6])
+local function announce(keys, arguments)
+  local fence = redis.call('GET', keys[2])
+  if redis.call('GET', keys[1]) ~= arguments[1] or (fence and string.sub(fence, 1, #arguments[2]) == arguments[2]) then
+    return 'late'
+  end
+  local events = tonumber(arguments[7])
+  for event = 1, events do
+    local raw, is_correction, lease = arguments[6 + 2 * event], arguments[7 + 2 * event] == '1', keys[5 + event]
+    local state = state_of(redis.call('GET', lease))
+    -- A lease that was charged as crashed is told so when its settlement comes again.
+    if state ~= 'reaped' or is_correction then
+      -- Twice in the stream is once in the ledger, and of an open lease the rebuild sees that it is over.
+      local entry_id = redis.call('XADD', keys[3], '*', 'e', raw)
+      if not state or state == 'reaped' then
+        -- For the settlement that comes again because nobody has acknowledged it.
+        redis.call('SET', lease, 'settled ' .. entry_id, 'PX', arguments[6])
+      end
     end
   end
-end
-local time = redis.call('TIME')
-local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[4]))
-local record_ttl_ms = tonumber(ARGV[4]) + tonumber(ARGV[5])
-local key = 6 + events
-for at = 8 + 2 * events, #ARGV, 9 do
-  -- It stands in no window: what was in the windows may be lost, and what is not may have forgotten it.
-  local lease = open_lease(ARGV[at + 5], 0, 0, ARGV[at + 7], ARGV[at + 6], ARGV[at + 3], ARGV[at + 4],
-    ARGV[at + 1], ARGV[at + 2], ARGV[at + 8])
-  if redis.call('SET', KEYS[key], lease, 'NX', 'PX', record_ttl_ms) then
-    for _, slots in ipairs({ KEYS[4], KEYS[key + 1], KEYS[key + 2] }) do
-      redis.call('ZADD', slots, until_ms, ARGV[at])
+  local time = redis.call('TIME')
+  local until_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(arguments[4]))
+  local record_ttl_ms = tonumber(arguments[4]) + tonumber(arguments[5])
+  local key = 6 + events
+  for at = 8 + 2 * events, #arguments, 9 do
+    -- It stands in no window: what was in the windows may be lost, and what is not may have forgotten it.
+    local lease = open_lease(arguments[at + 5], 0, 0, arguments[at + 7], arguments[at + 6], arguments[at + 3], arguments[at + 4],
+      arguments[at + 1], arguments[at + 2], arguments[at + 8])
+    if redis.call('SET', keys[key], lease, 'NX', 'PX', record_ttl_ms) then
+      for _, slots in ipairs({ keys[4], keys[key + 1], keys[key + 2] }) do
+        redis.call('ZADD', slots, until_ms, arguments[at])
+      end
     end
+    key = key + 3
   end
-  key = key + 3
+  if arguments[3] ~= '' then
+    redis.call('HSET', keys[5], arguments[3], arguments[1])
+    redis.call('EXPIRE', keys[5], 60)
+  end
+  return 'announced'
 end
-if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[5], ARGV[3], ARGV[1])
-  redis.call('EXPIRE', KEYS[5], 60)
-end
-return 'announced'
+
+redis.register_function('announce' .. SUFFIX, announce)

@@ -6,11 +6,15 @@
 -- Reply  appended, a blank and the id in the usage stream, or nothing was written: unfenced,
 --        backlog: too many events wait, or too many bytes of them: what was refused meanwhile adds nothing
 
-local fence = redis.call('GET', KEYS[1])
-if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
-  return 'unfenced'
+local function append(keys, arguments)
+  local fence = redis.call('GET', keys[1])
+  if not fence or string.sub(fence, 1, #arguments[1]) ~= arguments[1] then
+    return 'unfenced'
+  end
+  if redis.call('XLEN', keys[2]) >= tonumber(arguments[3]) or redis.call('EXISTS', keys[3]) == 1 then
+    return 'backlog'
+  end
+  return 'appended ' .. redis.call('XADD', keys[2], '*', 'e', arguments[2])
 end
-if redis.call('XLEN', KEYS[2]) >= tonumber(ARGV[3]) or redis.call('EXISTS', KEYS[3]) == 1 then
-  return 'backlog'
-end
-return 'appended ' .. redis.call('XADD', KEYS[2], '*', 'e', ARGV[2])
+
+redis.register_function('append' .. SUFFIX, append)

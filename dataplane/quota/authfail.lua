@@ -4,8 +4,12 @@
 -- ARGV   1 length of a window in ms
 -- Reply  { failures in this window, ms until it ends }
 
-local failures = redis.call('INCR', KEYS[1])
-if failures == 1 then
-  redis.call('PEXPIRE', KEYS[1], ARGV[1])
+local function authfail(keys, arguments)
+  local failures = redis.call('INCR', keys[1])
+  if failures == 1 then
+    redis.call('PEXPIRE', keys[1], arguments[1])
+  end
+  return { failures, redis.call('PTTL', keys[1]) }
 end
-return { failures, redis.call('PTTL', KEYS[1]) }
+
+redis.register_function('authfail' .. SUFFIX, authfail)

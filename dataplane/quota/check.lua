@@ -3,5 +3,9 @@
 -- KEYS, ARGV  those of `standing`, which comes before this in the same script
 -- Reply       `allowed` or a decision of `standing`
 
-local known = redis.call('MGET', KEYS[1], KEYS[4])
-return standing(known[1], known[2], server_time_ms()) or 'allowed'
+local function check(keys, arguments)
+  local known = redis.call('MGET', keys[1], keys[4])
+  return standing(keys, arguments, known[1], known[2], server_time_ms()) or 'allowed'
+end
+
+redis.register_function('check' .. SUFFIX, check)

@@ -9,18 +9,22 @@
 --        again       it had been corrected before; nothing was written
 --        unfenced    nothing was written
 
-local known = redis.call('MGET', KEYS[1], KEYS[10], KEYS[8], KEYS[9])
-if not is_valid(known[1]) then
-  return 'unfenced'
+local function correct(keys, arguments)
+  local known = redis.call('MGET', keys[1], keys[10], keys[8], keys[9])
+  if not is_valid(known[1], arguments[1]) then
+    return 'unfenced'
+  end
+  if state_of(known[2]) == 'settled' then
+    return 'again ' .. entry_of(known[2])
+  end
+  local of_key, of_tenant = read_counters(known[3], keys[8]), read_counters(known[4], keys[9])
+  local tokens, day, month = struct.unpack('<ddd', arguments[5])
+  add_to_counters(of_key, day, month, tokens, 0)
+  add_to_counters(of_tenant, day, month, tokens, 0)
+  local entry_id = redis.call('XADD', keys[2], '*', 'e', arguments[3])
+  redis.call('MSET', keys[8], written_counters(of_key), keys[9], written_counters(of_tenant))
+  close_lease(keys, arguments[2], arguments[4], entry_id)
+  return 'corrected ' .. entry_id
 end
-if state_of(known[2]) == 'settled' then
-  return 'again ' .. entry_of(known[2])
-end
-local of_key, of_tenant = read_counters(known[3], KEYS[8]), read_counters(known[4], KEYS[9])
-local tokens, day, month = struct.unpack('<ddd', ARGV[5])
-add_to_counters(of_key, day, month, tokens, 0)
-add_to_counters(of_tenant, day, month, tokens, 0)
-local entry_id = redis.call('XADD', KEYS[2], '*', 'e', ARGV[3])
-redis.call('MSET', KEYS[8], written_counters(of_key), KEYS[9], written_counters(of_tenant))
-close_lease(ARGV[2], ARGV[4], entry_id)
-return 'corrected ' .. entry_id
+
+redis.register_function('correct' .. SUFFIX, correct)

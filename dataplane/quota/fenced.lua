@@ -4,14 +4,14 @@
 --       tenant   10 the lease
 -- ARGV  1 incarnation of the server that the caller talks to, `layout:run id:replication id:`
 
-local function is_valid(fence)
-  return fence and string.sub(fence, 1, #ARGV[1]) == ARGV[1]
+local function is_valid(fence, incarnation)
+  return fence and string.sub(fence, 1, #incarnation) == incarnation
 end
 
 -- Gives the slots back and leaves a tombstone, by which repetitions are known; it names the entry in the usage stream.
-local function close_lease(lease_id, tombstone_ttl_ms, entry_id)
-  redis.call('ZREM', KEYS[3], lease_id)
-  redis.call('ZREM', KEYS[4], lease_id)
-  redis.call('ZREM', KEYS[5], lease_id)
-  redis.call('SET', KEYS[10], 'settled ' .. entry_id, 'PX', tombstone_ttl_ms)
+local function close_lease(keys, lease_id, tombstone_ttl_ms, entry_id)
+  redis.call('ZREM', keys[3], lease_id)
+  redis.call('ZREM', keys[4], lease_id)
+  redis.call('ZREM', keys[5], lease_id)
+  redis.call('SET', keys[10], 'settled ' .. entry_id, 'PX', tombstone_ttl_ms)
 end

@@ -16,7 +16,6 @@ Nothing is decided on a server that is not fit for it (``server``), and nothing 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections import deque
 from collections.abc import Callable
@@ -26,7 +25,7 @@ from typing import Any, Never
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 from dataplane.errors import CannotCheckError
 from dataplane.quota import scripts
@@ -81,7 +80,7 @@ class _Slot:
     ) -> None:
         self.future = future
         self.deadline_s = deadline_s
-        # The script, as long as it was sent by its digest only.
+        # Sent once more where the server turns out not to know its function; None from then on.
         self.call = call
         # How to take back what this slot's command did; kept until its reply has been read.
         self.undo = undo
@@ -114,6 +113,7 @@ class Link:
         self._wire: Wire | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late: _Slot | None = None
+        self._loading: asyncio.Future[Any] | None = None
         self._given_up: asyncio.Future[Never] | None = None
         self._suspended = False
         self._server: Server | None = None
@@ -151,7 +151,7 @@ class Link:
         """Sends a script without waiting. The future may fail with ``CannotCheckError`` or an error of redis-py."""
         del shard  # there is one server
         self._require_trust()
-        return self._send(call.by_digest, call=call, undo=undo)
+        return self._send(call.packed, call=call, undo=undo)
 
     async def get(self, *keys: str) -> list[bytes | None]:
         """The values of keys of any shard, read in this order in one write. Raises ``CannotCheckError``."""
@@ -204,20 +204,23 @@ class Link:
         if not self._slots:
             raise InvalidResponse("a reply that nobody asked for")
         slot = self._slots.popleft()
-        if slot.future is None or slot.future.done():
+        if slot.future is not None and slot.future.done():
             return
-        if not isinstance(reply, ResponseError):
-            slot.future.set_result(reply)
-        elif isinstance(reply, NoScriptError) and slot.call is not None:
+        if isinstance(reply, ResponseError) and slot.call is not None and scripts.is_unknown(reply):
             # Nothing was executed, so this is still the first attempt; its deadline stays.
-            source, slot.call = slot.call.by_source, None
-            self._enqueue(source, slot)
-        else:
+            call, slot.call = slot.call, None
+            self._load()
+            self._enqueue(call.packed, slot)
+        elif slot.future is None:
+            return
+        elif isinstance(reply, ResponseError):
             slot.future.set_exception(reply)
+        else:
+            slot.future.set_result(reply)
 
     async def _examine(self) -> None:
         """Learns which server this is and whether it is fit, again and again."""
-        await self._load_scripts()
+        self._load()
         while True:
             if not self._suspended:
                 try:
@@ -228,12 +231,16 @@ class Link:
                     log.debug("redis_examination_missed")
             await asyncio.sleep(EXAMINE_INTERVAL_S)
 
-    async def _load_scripts(self) -> None:
-        """Makes the scripts known. A server that does not allow it learns each one when it is first called."""
-        loads = [self._send(command("SCRIPT", "LOAD", script.source)) for script in scripts.ALL]
-        for load in loads:
-            with contextlib.suppress(ResponseError, CannotCheckError):
-                await load
+    def _load(self) -> None:
+        """Makes the scripts known to the server: what is sent from now on comes after it."""
+        if self._loading is None or self._loading.done():
+            self._loading = self._send(scripts.LIBRARY.load)
+            self._loading.add_done_callback(self._loaded)
+
+    def _loaded(self, loading: asyncio.Future[Any]) -> None:
+        fault = None if loading.cancelled() else loading.exception()
+        if isinstance(fault, ResponseError) and not scripts.LIBRARY.is_there(fault):
+            self._tell(refusal_name(fault))
 
     def _believe(self, server: Server) -> None:
         if server.fault:
@@ -369,20 +376,23 @@ class Link:
             self._send_undo(undo)
 
     def _send_undo(self, undo: Callable[[], Call]) -> None:
-        # By source: were the script unknown, there would be nobody to try again.
         self.counts.undos += 1
-        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        self._enqueue(undo().by_source, _Slot(None, deadline_s, undo=undo))
+        call, deadline_s = undo(), asyncio.get_running_loop().time() + self._timeout_s
+        self._enqueue(call.packed, _Slot(None, deadline_s, call=call, undo=undo))
 
     def _translated(self, fault: RedisError) -> CannotCheckError:
         self.counts.errors += 1
-        kind, now_s = refusal_name(fault), asyncio.get_running_loop().time()
-        if now_s - self._told_s.get(kind, -math.inf) > TELL_INTERVAL_S:
-            self._told_s[kind] = now_s
-            log.warning("redis_refused", reason=kind)
+        kind = refusal_name(fault)
+        self._tell(kind)
         if isinstance(fault, ReadOnlyError):
             self._distrust("it is not a primary")
         return CannotCheckError(f"Redis refused: {kind}")
+
+    def _tell(self, kind: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._told_s.get(kind, -math.inf) > TELL_INTERVAL_S:
+            self._told_s[kind] = now_s
+            log.warning("redis_refused", reason=kind)
 
     def __repr__(self) -> str:
         state = "suspended" if self._suspended else "trusted" if self._incarnation else "untrusted"

@@ -8,37 +8,41 @@
 --          refused   its key or tenant is suspended or revoked, or has no live version
 --        or { 'unfenced' }, and nothing is renewed
 
-local fence = redis.call('GET', KEYS[1])
-if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
-  return { 'unfenced' }
-end
-
-local time = redis.call('TIME')
-local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
-local ttl_ms = tonumber(ARGV[2])
-local until_ms = string.format('%.0f', now_ms + ttl_ms)
-local reply = { 'renewed' }
-
-local function cut(lease_id, reason)
-  reply[#reply + 1] = lease_id
-  reply[#reply + 1] = reason
-end
-
-for at = 4, #ARGV, 3 do
-  local lease_id = ARGV[at]
-  local versions = redis.call('HMGET', KEYS[2], ARGV[at + 1], ARGV[at + 2])
-  local expires_ms = tonumber(redis.call('ZSCORE', KEYS[3], lease_id) or 0)
-  -- The word with which an open lease begins (`leases.lua`).
-  if expires_ms <= now_ms or redis.call('GETRANGE', KEYS[at + 2], 0, 4) ~= 'open ' then
-    cut(lease_id, 'lost')
-  elseif (tonumber(versions[1]) or 0) <= 0 or (tonumber(versions[2]) or 0) <= 0 then
-    cut(lease_id, 'refused')
-  else
-    redis.call('ZADD', KEYS[3], until_ms, lease_id)
-    for slot = at, at + 1 do
-      redis.call('ZADD', KEYS[slot], until_ms, lease_id)
-    end
-    redis.call('PEXPIRE', KEYS[at + 2], ttl_ms + tonumber(ARGV[3]))
+local function renew(keys, arguments)
+  local fence = redis.call('GET', keys[1])
+  if not fence or string.sub(fence, 1, #arguments[1]) ~= arguments[1] then
+    return { 'unfenced' }
   end
+
+  local time = redis.call('TIME')
+  local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  local ttl_ms = tonumber(arguments[2])
+  local until_ms = string.format('%.0f', now_ms + ttl_ms)
+  local reply = { 'renewed' }
+
+  local function cut(lease_id, reason)
+    reply[#reply + 1] = lease_id
+    reply[#reply + 1] = reason
+  end
+
+  for at = 4, #arguments, 3 do
+    local lease_id = arguments[at]
+    local versions = redis.call('HMGET', keys[2], arguments[at + 1], arguments[at + 2])
+    local expires_ms = tonumber(redis.call('ZSCORE', keys[3], lease_id) or 0)
+    -- The word with which an open lease begins (`leases.lua`).
+    if expires_ms <= now_ms or redis.call('GETRANGE', keys[at + 2], 0, 4) ~= 'open ' then
+      cut(lease_id, 'lost')
+    elseif (tonumber(versions[1]) or 0) <= 0 or (tonumber(versions[2]) or 0) <= 0 then
+      cut(lease_id, 'refused')
+    else
+      redis.call('ZADD', keys[3], until_ms, lease_id)
+      for slot = at, at + 1 do
+        redis.call('ZADD', keys[slot], until_ms, lease_id)
+      end
+      redis.call('PEXPIRE', keys[at + 2], ttl_ms + tonumber(arguments[3]))
+    end
+  end
+  return reply
 end
-return reply
+
+redis.register_function('renew' .. SUFFIX, renew)

@@ -1,14 +1,15 @@
-"""The Lua scripts and how their calls look on the wire.
+"""The Lua scripts, which are functions of one library, and how their calls look on the wire.
+
+A server makes the functions of a library once, when it is loaded (``FUNCTION LOAD``, Redis 7.0), and keeps them with
+its data; a script that is sent by ``EVAL`` or ``EVALSHA`` is run from its first line in each call.
 
 A call is a RESP array of bulk strings (source: the Redis serialization protocol specification). What is the same in
-every call of a script, or in every request of a principal, is packed once; ``EVALSHA`` is sent, and ``EVAL`` when the
-server has forgotten the script.
+every call of a script, or in every request of a principal, is packed once.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,11 +18,10 @@ from shared import layout
 Argument = str | bytes | int
 _FOLDER = Path(__file__).parent
 _OF_LAYOUT = ("counters", "leases")
-_VALUE = r"(?:\d+|'[^',]*')"
-_NAMES = r"[A-Z_]+(?:, [A-Z_]+)*"
-_CONSTANTS = re.compile(rf"^local (?P<names>{_NAMES}) = (?P<values>{_VALUE}(?:, {_VALUE})*)$", re.MULTILINE)
-_FUNCTION = re.compile(r"^local function (?P<name>\w+)\(.*?^end$", re.MULTILINE | re.DOTALL)
-_NAME = re.compile(r"\b[A-Z][A-Z_]+\b")
+# What several functions share stands before them: Lua knows a local only behind its definition.
+_SHARED = ("standing", "fenced", *_OF_LAYOUT, "periods", "window")
+_FUNCTIONS = ("acquire", "check", "renew", "settle", "correct", "append", "abandon", "announce", "authfail")
+_UNKNOWN = "Function not found"
 
 
 def bulk(*arguments: Argument) -> bytes:
@@ -35,6 +35,29 @@ def command(*arguments: Argument) -> bytes:
     return b"*%d\r\n" % len(arguments) + bulk(*arguments)
 
 
+class Library:
+    """A library of functions; ``text`` is its source, in which each function registers its name with ``SUFFIX``.
+
+    The library and its functions are named by their content: names of functions are a server's, and the data planes of
+    two versions may use one server at the same time.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.suffix = f"_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        self.name = f"gateway{self.suffix}"
+        # In one line, so that errors name the lines of the text, and one more.
+        self.source = f"#!lua name={self.name}\nlocal SUFFIX = '{self.suffix}' {text}"
+        self.load = command("FUNCTION", "LOAD", self.source)
+
+    def is_there(self, error: Exception) -> bool:
+        """Whether ``load`` was refused because the server has this library: another worker was quicker."""
+        return str(error) == f"Library '{self.name}' already exists"
+
+    def __repr__(self) -> str:
+        return f"Library({self.name})"
+
+
 class Call:
     """One call of a script, packed. ``arguments`` counts its keys and arguments."""
 
@@ -46,68 +69,46 @@ class Call:
         self._tail = tail
 
     @property
-    def by_digest(self) -> bytes:
-        """The call for a server that knows the script."""
-        return self._script.head_by_digest(self._arguments) + self._tail
+    def packed(self) -> bytes:
+        """The whole command."""
+        return self._script.head(self._arguments) + self._tail
 
     @property
-    def by_source(self) -> bytes:
-        """The call for any server; it knows the script afterwards."""
-        return self._script.head_by_source(self._arguments) + self._tail
+    def library(self) -> Library:
+        """What the server must have loaded."""
+        return self._script.library
 
     def __repr__(self) -> str:
         return f"Call({self._script.name})"
 
 
 class Script:
-    """A script of this folder; several files are one script, those of both planes' layout among them."""
+    """A function of a library."""
 
-    def __init__(self, *files: str) -> None:
-        self.name = files[-1]
-        self.source = b"#!lua\n" + lean("\n".join(map(_read, files))).encode()
-        digest = hashlib.sha1(self.source, usedforsecurity=False).hexdigest()
-        self._by_digest = bulk("EVALSHA", digest)
-        self._by_source = bulk("EVAL", self.source)
+    def __init__(self, name: str, library: Library) -> None:
+        self.name = name
+        self.library = library
+        self.called = bulk("FCALL", name + library.suffix)
         self._heads: dict[int, bytes] = {}
 
     def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
         """Packs a call from scratch."""
         return Call(self, len(keys) + len(arguments), bulk(len(keys), *keys, *arguments))
 
-    def head_by_digest(self, arguments: int) -> bytes:
+    def head(self, arguments: int) -> bytes:
         """What comes before the number of keys, for a call with so many keys and arguments."""
         head = self._heads.get(arguments)
         if head is None:
-            head = self._heads[arguments] = b"*%d\r\n" % (3 + arguments) + self._by_digest
+            head = self._heads[arguments] = b"*%d\r\n" % (3 + arguments) + self.called
         return head
-
-    def head_by_source(self, arguments: int) -> bytes:
-        """The same with the script's source."""
-        return b"*%d\r\n" % (3 + arguments) + self._by_source
 
     def __repr__(self) -> str:
         return f"Script({self.name})"
 
 
-def lean(source: str) -> str:
-    """A script with its constants written out and without functions that it does not use.
-
-    A server runs all of a script in each call: it makes every function anew, and every local that one of them uses
-    costs time then. So ``local NAME = 1`` at the beginning of a line is gone and its value stands where the name did.
-    """
-    values: dict[str, str] = {}
-
-    def take(definition: re.Match[str]) -> str:
-        values.update(zip(definition["names"].split(", "), definition["values"].split(", "), strict=True))
-        return ""
-
-    source = _CONSTANTS.sub(take, source)
-    source = _NAME.sub(lambda name: values.get(name[0], name[0]), source)
-    # From the last to the first: a function is only used by what stands behind it.
-    for function in reversed(list(_FUNCTION.finditer(source))):
-        if not re.search(rf"\b{function['name']}\(", source[function.end() :]):
-            source = source[: function.start()] + source[function.end() :]
-    return source
+def is_unknown(error: Exception) -> bool:
+    """Whether a server says that it does not know a function that was called; it has executed nothing then."""
+    return str(error) == _UNKNOWN
 
 
 def _read(file: str) -> str:
@@ -115,13 +116,6 @@ def _read(file: str) -> str:
     return raw.decode()
 
 
-ACQUIRE = Script("standing", "counters", "leases", "periods", "window", "acquire")
-CHECK = Script("standing", "check")
-RENEW = Script("renew")
-SETTLE = Script("fenced", "counters", "leases", "window", "settle")
-CORRECT = Script("fenced", "counters", "leases", "correct")
-APPEND = Script("append")
-ABANDON = Script("fenced", "counters", "leases", "window", "abandon")
-ANNOUNCE = Script("leases", "announce")
-AUTHFAIL = Script("authfail")
-ALL = (ACQUIRE, CHECK, RENEW, SETTLE, CORRECT, APPEND, ABANDON, ANNOUNCE, AUTHFAIL)
+LIBRARY = Library("\n".join(map(_read, (*_SHARED, *_FUNCTIONS))))
+ALL = tuple(Script(name, LIBRARY) for name in _FUNCTIONS)
+ACQUIRE, CHECK, RENEW, SETTLE, CORRECT, APPEND, ABANDON, ANNOUNCE, AUTHFAIL = ALL

@@ -14,32 +14,36 @@
 --        reaped     it was charged as crashed; nothing was written: `correct` is what has to be sent
 --        unfenced   nothing was written
 
-local KEYS, ARGV, call = KEYS, ARGV, redis.call
-local key_counters, tenant_counters = KEYS[8], KEYS[9]
-local known = call('MGET', KEYS[1], KEYS[10], key_counters, tenant_counters)
-if not is_valid(known[1]) then
-  return 'unfenced'
-end
-local lease = known[2]
-local state = state_of(lease)
-if state == 'settled' then
-  return 'again ' .. entry_of(lease)
-end
-if state == 'reaped' then
-  return 'reaped'
+local function settle(keys, arguments)
+  local call = redis.call
+  local key_counters, tenant_counters = keys[8], keys[9]
+  local known = call('MGET', keys[1], keys[10], key_counters, tenant_counters)
+  if not is_valid(known[1], arguments[1]) then
+    return 'unfenced'
+  end
+  local lease = known[2]
+  local state = state_of(lease)
+  if state == 'settled' then
+    return 'again ' .. entry_of(lease)
+  end
+  if state == 'reaped' then
+    return 'reaped'
+  end
+
+  local of_key, of_tenant = read_counters(known[3], key_counters), read_counters(known[4], tenant_counters)
+  local charged, day, month = struct.unpack('<ddd', arguments[5])
+  local reserved, estimate, admitted_ms = 0, charged, 0
+  if state then
+    reserved, estimate, admitted_ms = reserved_by(lease)
+  end
+  add_to_counters(of_key, day, month, charged, -reserved)
+  add_to_counters(of_tenant, day, month, charged, -reserved)
+  local entry_id = call('XADD', keys[2], '*', 'e', arguments[3])
+  correct_in_window(of_key, keys[6], admitted_ms, charged - estimate)
+  correct_in_window(of_tenant, keys[7], admitted_ms, charged - estimate)
+  call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
+  close_lease(keys, arguments[2], arguments[4], entry_id)
+  return (state and 'settled ' or 'charged ') .. entry_id
 end
 
-local of_key, of_tenant = read_counters(known[3], key_counters), read_counters(known[4], tenant_counters)
-local charged, day, month = struct.unpack('<ddd', ARGV[5])
-local reserved, estimate, admitted_ms = 0, charged, 0
-if state then
-  reserved, estimate, admitted_ms = reserved_by(lease)
-end
-add_to_counters(of_key, day, month, charged, -reserved)
-add_to_counters(of_tenant, day, month, charged, -reserved)
-local entry_id = call('XADD', KEYS[2], '*', 'e', ARGV[3])
-correct_in_window(of_key, KEYS[6], admitted_ms, charged - estimate)
-correct_in_window(of_tenant, KEYS[7], admitted_ms, charged - estimate)
-call('MSET', key_counters, written_counters(of_key), tenant_counters, written_counters(of_tenant))
-close_lease(ARGV[2], ARGV[4], entry_id)
-return (state and 'settled ' or 'charged ') .. entry_id
+redis.register_function('settle' .. SUFFIX, settle)

@@ -5,7 +5,7 @@
 --       2 key scope   3 tenant scope   4 four doubles, and more for `acquire`: version of the key, version of the tenant,
 --       both as the caller knows them, expiry of the key in ms of Unix time, 0 for never, most usage events that may wait
 --
--- `standing(fence, deny, now_ms)` writes nothing and gives nil when nothing stands in the way, else the decision:
+-- `standing` writes nothing and gives nil when nothing stands in the way, else the decision:
 --   unfenced         the shard holds no state that was rebuilt for this server
 --   missing          the live version of the key or the tenant is not there
 --   key_refused, tenant_refused
@@ -13,11 +13,11 @@
 --   expired          the key's time is over
 --   backlog          too many usage events wait for the ledger, or too many bytes of them
 
-local function standing(fence, deny, now_ms)
-  if not fence or string.sub(fence, 1, #ARGV[1]) ~= ARGV[1] then
+local function standing(keys, arguments, fence, deny, now_ms)
+  if not fence or string.sub(fence, 1, #arguments[1]) ~= arguments[1] then
     return 'unfenced'
   end
-  local versions = redis.call('HMGET', KEYS[2], ARGV[2], ARGV[3])
+  local versions = redis.call('HMGET', keys[2], arguments[2], arguments[3])
   local key_version, tenant_version = tonumber(versions[1]), tonumber(versions[2])
   if not key_version or not tenant_version then
     return 'missing'
@@ -28,14 +28,14 @@ local function standing(fence, deny, now_ms)
   if tenant_version < 0 then
     return 'tenant_refused'
   end
-  local known_key_version, known_tenant_version, expires_at_ms, most_events = struct.unpack('<dddd', ARGV[4])
+  local known_key_version, known_tenant_version, expires_at_ms, most_events = struct.unpack('<dddd', arguments[4])
   if key_version > known_key_version or tenant_version > known_tenant_version then
     return 'stale'
   end
   if expires_at_ms > 0 and expires_at_ms <= now_ms then
     return 'expired'
   end
-  if deny or redis.call('XLEN', KEYS[3]) >= most_events then
+  if deny or redis.call('XLEN', keys[3]) >= most_events then
     return 'backlog'
   end
   return nil

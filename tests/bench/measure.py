@@ -121,7 +121,7 @@ def _script_us(target: Target) -> float | None:
     if target.gateway is None:
         return None
     stats = target.gateway.redis.info("commandstats")
-    return float(sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("evalsha", "eval", "fcall")))
+    return float(sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("fcall", "evalsha", "eval")))
 
 
 async def settled(target: Target, timeout_s: float = 20.0) -> None:

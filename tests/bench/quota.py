@@ -155,7 +155,7 @@ class Bench:
     def _server_us(self) -> float:
         """Microseconds that the server has counted for scripts and pings since the last reset."""
         stats = self._state.client.info("commandstats")
-        return float(sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("evalsha", "eval", "ping")))
+        return float(sum(stats.get(f"cmdstat_{name}", {}).get("usec", 0) for name in ("fcall", "ping")))
 
     def forget(self) -> None:
         """Empties the streams, so that every round finds the same."""

@@ -138,7 +138,7 @@ def _carried(server: Redis, state: PublishedState, seconds: float) -> Carried:
     cpu_us, began_s = processes.cpu_us([server.pid]), time.perf_counter()
     time.sleep(seconds)
     cpu_us, lasted_s = processes.cpu_us([server.pid]) - cpu_us, time.perf_counter() - began_s
-    scripts = state.client.info("commandstats")["cmdstat_evalsha"]
+    scripts = state.client.info("commandstats")["cmdstat_fcall"]
     # An admission and a settlement each.
     requests = scripts["calls"] / 2
     base_then, written_then = _file(state)

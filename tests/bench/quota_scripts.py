@@ -12,7 +12,6 @@ the CPU as well, so on a busy machine the latter says more; the ratio to the ref
 
 from __future__ import annotations
 
-import hashlib
 import statistics
 import time
 import uuid
@@ -26,7 +25,7 @@ import redis as redis_client
 
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.leases import read_reply
-from dataplane.quota.scripts import ACQUIRE, ALL, RENEW
+from dataplane.quota.scripts import ACQUIRE, LIBRARY, RENEW, Library, Script
 from dataplane.values import Demand, Lease, Limits, Principal
 from deploy.local.redis import Redis
 from shared import keyspace, records
@@ -49,7 +48,10 @@ KEYS, TENANTS = 10_000, 100
 OPEN_LEASES, EVENTS = 10_000, 1_000_000
 # Behind the names of cases on a server that holds all of these.
 MUCH = ", much"
-REFERENCE = b"#!lua\nreturn 1"
+REFERENCE = Script(
+    "nothing",
+    Library("local function nothing() return 1 end redis.register_function('nothing' .. SUFFIX, nothing)"),
+)
 SCRIPTS = ("reference", "acquire", "renew", "settle")
 
 type Costs = dict[tuple[str, str], list[Cost]]
@@ -81,8 +83,8 @@ class Server:
         self._pid = server.pid
         client = redis_client.Redis.from_url(server.url_of("dataplane"), protocol=2, socket_timeout=60)
         self._connection: Any = client.connection_pool.get_connection()
-        for source in (REFERENCE, *(script.source for script in ALL)):
-            self.state.client.script_load(source)
+        for library in (REFERENCE.library, LIBRARY):
+            self.state.client.function_load(library.source)
 
     def send(self, calls: Sequence[bytes]) -> list[Any]:
         """Replies to packed calls that leave together."""
@@ -95,7 +97,7 @@ class Server:
         before_us = self._cpu_us()
         replies = self.send(calls)
         cpu_us = self._cpu_us() - before_us
-        counted_us = self.state.client.info("commandstats")["cmdstat_evalsha"]["usec"]
+        counted_us = self.state.client.info("commandstats")["cmdstat_fcall"]["usec"]
         return replies, Cost(counted_us / len(calls), cpu_us / len(calls))
 
     def close(self) -> None:
@@ -165,7 +167,7 @@ def _cases_of_much(server: Server) -> dict[str, Case]:
     calls = PrincipalCalls(busy, MANY)
     for _ in range(OPEN_LEASES // 100):
         ids = [LeaseId(uuid.uuid4().hex) for _ in range(100)]
-        server.send([calls.acquire(server.incarnation, one, DEMAND, _event(one)).by_digest for one in ids])
+        server.send([calls.acquire(server.incarnation, one, DEMAND, _event(one)).packed for one in ids])
     fill = "for _ = 1, ARGV[2] do redis.call('XADD', KEYS[1], '*', 'e', ARGV[1]) end"
     for _ in range(100):
         state.client.eval(fill, 1, keyspace.usage(full.shard), b"{}", EVENTS // 100)
@@ -182,7 +184,7 @@ def _round(server: Server, cases: dict[str, Case], number: int, costs: Costs) ->
     time.sleep(SETTLED_AFTER_S)
     for name, leases in held.items():
         settle = [
-            calls.settle(server.incarnation, lease, _event(lease.lease_id), 260).by_digest for calls, lease in leases
+            calls.settle(server.incarnation, lease, _event(lease.lease_id), 260).packed for calls, lease in leases
         ]
         if settle:
             replies, cost = server.measured(settle)
@@ -196,10 +198,10 @@ def _acquired(server: Server, name: str, case: Case, number: int, costs: Costs) 
     ids = [LeaseId(uuid.uuid4().hex) for _ in principals]
     packed = [PrincipalCalls(principal, 16 * MANY) for principal in principals]
     acquire = [
-        calls.acquire(server.incarnation, lease_id, DEMAND, _event(lease_id)).by_digest
+        calls.acquire(server.incarnation, lease_id, DEMAND, _event(lease_id)).packed
         for calls, lease_id in zip(packed, ids, strict=True)
     ]
-    _, cost = server.measured([call.replace(_digest(ACQUIRE.source), _digest(REFERENCE)) for call in acquire])
+    _, cost = server.measured([call.replace(ACQUIRE.called, REFERENCE.called) for call in acquire])
     costs[name, "reference"].append(cost)
     replies, cost = server.measured(acquire)
     _require(replies, case.decision)
@@ -226,7 +228,7 @@ def _renewal(server: Server, principal: Principal, lease: Lease) -> bytes:
     names = (keyspace.fence(shard), keyspace.live(shard), keyspace.expiry(shard))
     slots = (keyspace.leases(shard, key), keyspace.leases(shard, tenant), keyspace.lease(shard, lease.lease_id))
     arguments = (server.incarnation, LEASE_TTL_MS, LEASE_RECORD_EXTRA_MS, lease.lease_id, key, tenant)
-    return RENEW.call((*names, *slots), arguments).by_digest
+    return RENEW.call((*names, *slots), arguments).packed
 
 
 def _lease(shard: Shard, lease_id: LeaseId, reply: bytes) -> Lease:
@@ -263,10 +265,6 @@ def _tenant_in(shard: Shard) -> TenantId:
 
 def _event(lease_id: LeaseId) -> bytes:
     return records.encode(event(lease_id, model="llama3.2:3b", client_ip="192.0.2.7"))
-
-
-def _digest(source: bytes) -> bytes:
-    return hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
 
 
 def _row(case: str, script: str, costs: Sequence[Cost], references: Sequence[Cost]) -> dict[str, Any]:

@@ -186,6 +186,7 @@ def test_an_emptied_redis_denies_until_it_is_rebuilt(fleet, fleet_mock, key):
 def test_forgotten_scripts_and_cut_connections_cost_at_most_a_moment(fleet, fleet_mock, key):
     with load_on(fleet, key) as load:
         fleet.redis.script_flush()
+        fleet.redis.function_flush()
         flushed_at_s = time.monotonic()
         eventually(lambda: load.served_since(flushed_at_s, 48), what="traffic")
         assert {answer.status for answer in load.answers} == {200}

@@ -15,7 +15,8 @@ PROOFS = (
         "faults/test_redis_links.py::a_link_to_redis_that_is_spoilt_denies_and_serves_again_when_it_is_well",
     ),
     proof(
-        "A6.2", "forgotten scripts", f"{_LINK}::flushed_scripts_cause_no_failure",
+        "A6.2", "forgotten scripts", "integration/quota/test_library.py::flushed_scripts_cause_no_failure",
+        "::undo_that_finds_no_scripts_loads_them",
         "e2e/test_redis_faults.py::forgotten_scripts_and_cut_connections_cost_at_most_a_moment",
     ),
     proof(

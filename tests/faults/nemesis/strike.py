@@ -108,7 +108,11 @@ def _on_process(fleet: Fleet, fault: Fault) -> Iterator[None]:
             yield
         case _:
             with contextlib.suppress(redis_client.RedisError):
-                gateway.redis.flushall() if fault.kind == "empty" else gateway.redis.script_flush()
+                if fault.kind == "empty":
+                    gateway.redis.flushall()
+                else:
+                    gateway.redis.script_flush()
+                    gateway.redis.function_flush()
             yield
 
 

@@ -54,9 +54,17 @@ FORBIDDEN = (
     ("MONITOR",),
     ("SUBSCRIBE", "x"),
     ("SCRIPT", "FLUSH"),
+    ("FUNCTION", "FLUSH"),
+    ("FUNCTION", "DELETE", "gateway"),
+    ("FUNCTION", "LIST"),
     ("MIGRATE", "127.0.0.1", "1", "k", "0", "1"),
     ("GET", "another:program"),
 )
+OF_A_THIEF = """#!lua name=of_a_thief
+redis.register_function('reads', function(keys) return redis.call('GET', keys[1]) end)
+redis.register_function('writes', function(keys) return redis.call('SET', keys[1], 'mine') end)
+redis.register_function('empties', function() return redis.call('FLUSHALL') end)
+"""
 
 
 @pytest.fixture
@@ -128,12 +136,14 @@ def test_a_script_of_a_data_plane_can_do_no_more_than_the_data_plane(redis, admi
     fence, config = keyspace.fence(SHARD), keyspace.CONFIG
     admin.set(fence, "before")
     with redis_client.Redis.from_url(redis.url_of(DATAPLANE), protocol=2) as client:
-        assert client.eval("return redis.call('GET', KEYS[1])", 1, fence) == b"before"
+        client.function_load(OF_A_THIEF)
+        assert client.fcall("reads", 1, fence) == b"before"
         for key in (fence, config):
             with pytest.raises(redis_client.exceptions.ResponseError):
-                client.eval("return redis.call('SET', KEYS[1], 'mine')", 1, key)
+                client.fcall("writes", 1, key)
         with pytest.raises(redis_client.exceptions.ResponseError):
-            client.eval("return redis.call('FLUSHALL')", 0)
+            client.fcall("empties", 0)
+    admin.function_delete("of_a_thief")
     assert admin.get(fence) == "before"
     assert admin.get(config) is None
 

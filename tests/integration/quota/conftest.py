@@ -17,6 +17,7 @@ from deploy.local.redis import Redis
 from shared.clock import SystemClock
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
+from tests.fakes.tcp_proxy import TCPProxy, proxied
 from tests.integration.quota.clock import clocked
 
 
@@ -42,6 +43,12 @@ def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 async def link(state: PublishedState) -> AsyncIterator[Link]:
     async with running_link(state.url) as link:
         yield link
+
+
+@pytest.fixture
+async def proxy(redis: Redis) -> AsyncIterator[TCPProxy]:
+    async with proxied("127.0.0.1", redis.port) as proxy:
+        yield proxy
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import redis as redis_client
 
 from controlplane.publish.scripts import source as reap_source
-from dataplane.quota.scripts import ALL, ANNOUNCE
+from dataplane.quota.scripts import ANNOUNCE
 from dataplane.values import Principal
 from deploy.local.ports import HOST, PortBook
 from deploy.local.redis import Redis
@@ -20,7 +20,7 @@ from deploy.local.state import Secrets
 from shared import keyspace, layout, records
 from shared.keyspace import SHARDS, LeaseId, Shard, TenantId, shard_of
 from tests.fakes.published_state import PublishedState
-from tests.integration.quota.caller import Caller, event, events_of
+from tests.integration.quota.caller import Caller, event, events_of, run
 
 pytestmark = [pytest.mark.redis, pytest.mark.timeout(300)]
 
@@ -127,16 +127,9 @@ def test_rebuilds_are_told_in_the_slot_of_their_shard(states: dict[Shard, Publis
     own, tenant = keyspace.key_scope(caller.principal.key_id), keyspace.tenant_scope(caller.principal.tenant_id)
     arguments = ["token", caller.incarnation, "worker", 30_000, 1000, 1000, 1, records.encode(event("over")), 0]
     arguments += ["running", own, tenant, "20261121", "202611", 150, 100, 50, b"{}"]
-    assert state.client.eval(ANNOUNCE.source, len(keys), *keys, *arguments) == b"announced"
+    assert run(state, ANNOUNCE.call(keys, arguments)) == b"announced"
     assert [one.event_id for one in events_of(state, caller.principal)] == ["over"]
     assert state.slots(caller.principal) == (1, 1, 1)
-
-
-def test_scripts_are_known_by_their_digests_after_they_were_loaded(states: dict[Shard, PublishedState]):
-    for state in set(states.values()):
-        for script in ALL:
-            digest = state.client.script_load(script.source)
-            assert state.client.script_exists(digest) == [True]
 
 
 def reaped(caller: Caller, lease_id: str) -> bytes:

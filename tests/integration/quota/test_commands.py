@@ -45,7 +45,7 @@ def commands(caller: Caller, call: Callable[[], object]) -> int:
     client.config_resetstat()
     call()
     counted = {name: entry["calls"] for name, entry in client.info("commandstats").items()}
-    own = {"cmdstat_eval", "cmdstat_config|resetstat", "cmdstat_info"}
+    own = {"cmdstat_fcall", "cmdstat_config|resetstat", "cmdstat_info"}
     return sum(calls for name, calls in counted.items() if name not in own)
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import random
 import signal
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +15,20 @@ import pytest
 import redis as redis_client
 
 from dataplane.errors import CannotCheckError, LimitExceededError
-from dataplane.quota import scripts
-from dataplane.quota.calls import Calls, PrincipalCalls
-from dataplane.quota.leases import RedisLeases
+from dataplane.quota.calls import PrincipalCalls
 from dataplane.quota.link import READINESS_CHECK, Link
-from dataplane.quota.refused import RefusedVersions
-from dataplane.quota.settlements import Settlements
-from dataplane.values import Lease, Principal, RequestId
+from dataplane.values import Lease, Principal
 from deploy.local.redis import Redis
 from shared import keyspace
-from shared.clock import SystemClock
 from shared.keyspace import LeaseId, Shard
 from shared.lifecycle import Readiness
 from shared.redaction import Secret
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import IMPATIENT_S, PATIENT_S, running_link
-from tests.fakes.tcp_proxy import TCPProxy, proxied
+from tests.fakes.tcp_proxy import TCPProxy
 from tests.fakes.waiting import until
 from tests.integration.quota.caller import CRASHED, DEMAND
+from tests.integration.quota.links import leases_of, new_id, through
 
 pytestmark = pytest.mark.redis
 SHARD = Shard("s00")
@@ -67,26 +61,6 @@ def own_state(own_redis: Redis) -> Iterator[PublishedState]:
     state.stamp()
     yield state
     state.close()
-
-
-@pytest.fixture
-async def proxy(redis: Redis) -> AsyncIterator[TCPProxy]:
-    async with proxied("127.0.0.1", redis.port) as proxy:
-        yield proxy
-
-
-def through(proxy: TCPProxy, redis: Redis) -> str:
-    return redis.url.replace(f":{redis.port}/", f":{proxy.port}/")
-
-
-def leases_of(link: Link) -> RedisLeases:
-    calls = Calls(backlog_max_events=16_000)
-    settlements = Settlements(link=link, calls=calls, capacity=10)
-    return RedisLeases(link=link, calls=calls, buffer=settlements, refused=RefusedVersions(), clock=SystemClock())
-
-
-def new_id() -> RequestId:
-    return RequestId(uuid.uuid4().hex)
 
 
 async def test_commands_of_one_turn_are_answered_to_their_callers(link: Link, state: PublishedState):
@@ -219,21 +193,6 @@ async def test_reset_connection_fails_what_is_in_flight_and_comes_back(
         await until(lambda: state.slots(principal) == (0, 0, 0))
 
 
-async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedState):
-    leases, principal = leases_of(link), state.principal(concurrent=None, tenant_concurrent=None)
-    for _ in range(3):
-        state.client.script_flush()
-        await asyncio.gather(*(leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(20)))
-    assert state.slots(principal) == (60, 60, 60)
-
-
-async def test_scripts_are_known_before_anything_is_decided(state: PublishedState):
-    state.client.script_flush()
-    async with running_link(state.url):
-        digests = [hashlib.sha1(script.source).hexdigest() for script in scripts.ALL]
-        assert state.client.script_exists(*digests) == [True] * len(scripts.ALL)
-
-
 async def test_flushed_data_denies_until_it_is_rebuilt(link: Link, state: PublishedState):
     leases, principal = leases_of(link), state.principal()
     state.client.flushall()
@@ -345,7 +304,18 @@ async def test_counters_of_the_wrong_type_are_not_taken_for_none(link: Link, sta
 async def test_missing_permission_denies(redis: Redis, state: PublishedState):
     principal = state.principal()
     state.client.execute_command(
-        "ACL", "SETUSER", "limited", "on", ">pw", "resetkeys", "~nothing", "+info", "+evalsha", "+eval", "+get", "+ping"
+        "ACL",
+        "SETUSER",
+        "limited",
+        "on",
+        ">pw",
+        "resetkeys",
+        "~nothing",
+        "+info",
+        "+fcall",
+        "+function|load",
+        "+get",
+        "+ping",
     )
     async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0") as link:
         with pytest.raises(CannotCheckError, match="NoPermission"):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataplane.quota.calls import LEASE_TTL_MS
-from dataplane.quota.scripts import ACQUIRE
+from dataplane.quota.scripts import LIBRARY
 from dataplane.values import Principal
 from shared import keyspace
 from shared.keyspace import LeaseId
@@ -262,7 +262,7 @@ def test_renewal_goes_on_under_a_newer_version(caller: Caller):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(moment=st.datetimes(min_value=dt.datetime(1970, 1, 1), max_value=dt.datetime(2400, 12, 31)))  # noqa: DTZ001
 def test_day_is_the_calendars(state: PublishedState, moment: dt.datetime):
-    source = re.search(r"local function period_ids.*?\nend\n", ACQUIRE.source.decode(), re.DOTALL)
+    source = re.search(r"local function period_ids.*?\nend\n", LIBRARY.text, re.DOTALL)
     assert source is not None
     now_ms = int(moment.replace(tzinfo=dt.UTC).timestamp() * 1000)
     day, month = state.client.eval(f"{source[0]} return {{ period_ids(tonumber(ARGV[1])) }}", 0, now_ms)
@@ -274,7 +274,7 @@ def test_day_is_the_calendars(state: PublishedState, moment: dt.datetime):
 @given(moment=st.datetimes(min_value=dt.datetime(1999, 1, 1), max_value=dt.datetime(2105, 12, 31)))  # noqa: DTZ001
 def test_a_budget_begins_anew_with_its_day_or_its_month(state: PublishedState, moment: dt.datetime):
     moment = moment.replace(microsecond=moment.microsecond // 1000 * 1000, tzinfo=dt.UTC)
-    functions = re.findall(r"local function (?:period_ids|ms_until_next).*?\nend\n", ACQUIRE.source.decode(), re.DOTALL)
+    functions = re.findall(r"local function (?:period_ids|ms_until_next).*?\nend\n", LIBRARY.text, re.DOTALL)
     calls = ", ".join(f"ms_until_next('budget_{name}', now, day)" for name in ("day", "month", "total"))
     source = "".join(functions) + f"local now = tonumber(ARGV[1]) local day = period_ids(now) return {{ {calls} }}"
     now_ms = round(moment.timestamp() * 1000)

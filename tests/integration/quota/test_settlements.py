@@ -107,7 +107,7 @@ async def test_settlement_survives_flushed_scripts(
     principal = state.principal()
     async with running(settlements):
         lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
-        state.client.script_flush()
+        state.client.function_flush()
         settlements.settle(lease, principal, event("one"))
         assert await settlements.drained(10.0) == 0
     assert events_of(state, principal) == [event("one")]

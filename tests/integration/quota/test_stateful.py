@@ -284,7 +284,7 @@ class QuotaMachine(RuleBasedStateMachine):
         ]
         raw = records.encode(event(lease_id))
         reply = self.published.client.eval(
-            on_test_clock(_REAP), len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
+            on_test_clock(_REAP.decode()), len(keys), *keys, self.incarnation, lease_id, raw, 120_000, 86_400_000
         )
         return str(reply.decode())
 
