@@ -1,5 +1,5 @@
 -- Takes back an admission whose answer nobody saw. It costs nothing and writes no usage event.
--- Written after `fenced`, `counters`, `leases` and `window` in the same script.
+-- Uses `fenced`, `counters`, `leases` and `window`.
 --
 -- A tombstone is written also where there is no lease: an admission that is still on its way then finds it and is
 -- refused. Without the fence an open lease is only marked: a rebuild may be counting what it has reserved, and the

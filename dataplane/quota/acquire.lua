@@ -1,7 +1,7 @@
 -- Admits one request, or nothing happens. Every check precedes the first write, because Redis does not take back what
 -- a failing script has written. Idempotent by lease id.
 --
--- Written after `standing`, `counters`, `leases`, `periods` and `window` in the same script.
+-- Uses `standing`, `counters`, `leases`, `periods` and `window`.
 --
 -- KEYS   1–3 and the last one: those of `standing`
 --        4 leases of the key   5 leases of the tenant   6 expiry index of the shard

@@ -1,6 +1,6 @@
 -- Tells a rebuild what only this worker knows, because Redis may have lost it: events that the ledger does not have
 -- yet, and leases of requests that are running. Written while there is no valid fence, under the token of the rebuild.
--- Written after `leases` in the same script.
+-- Uses `leases`.
 --
 -- KEYS   1 rebuild token   2 fence   3 usage   4 expiry index   5 announced
 --        then for each event its lease, then for each lease: the lease, leases of its key, leases of its tenant

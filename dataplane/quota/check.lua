@@ -1,6 +1,6 @@
 -- The checks of `acquire` that need no lease: for listings and refusals. Writes nothing.
 --
--- KEYS, ARGV  those of `standing`, which comes before this in the same script
+-- KEYS, ARGV  those of `standing`
 -- Reply       `allowed` or a decision of `standing`
 
 local function check(keys, arguments)

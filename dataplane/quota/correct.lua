@@ -1,5 +1,5 @@
 -- Puts right what the reaper has charged for a lease that was settled late. Idempotent by lease id.
--- Written after `fenced`, `counters` and `leases` in the same script.
+-- Uses `fenced`, `counters` and `leases`.
 --
 -- KEYS   those of `settle`
 -- ARGV   1 incarnation of the server   2 lease id   3 usage event of the correction   4 time to live of the tombstone in

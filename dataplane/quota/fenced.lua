@@ -1,4 +1,4 @@
--- Included by scripts that close leases; never run alone.
+-- For the scripts that close leases.
 --
 -- KEYS  1 fence   3 leases of the key   4 leases of the tenant   5 expiry index   8 counters of the key   9 those of the
 --       tenant   10 the lease

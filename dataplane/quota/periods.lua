@@ -1,4 +1,4 @@
--- Included by `acquire`; never run alone.
+-- For `acquire`.
 --
 -- Without `math.floor`: a division of what divides is a fifth of a call.
 --

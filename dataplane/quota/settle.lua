@@ -1,5 +1,5 @@
 -- Closes a lease: returns its slots, charges what was used instead of what was reserved, and appends the usage event.
--- Idempotent by lease id. Written after `fenced`, `counters`, `leases` and `window` in the same script.
+-- Idempotent by lease id. Uses `fenced`, `counters`, `leases` and `window`.
 --
 -- It needs the fence like everything else that writes: nothing may slip between what a rebuild has read and its stamp.
 --

@@ -1,4 +1,4 @@
--- Included by `acquire` and `check`, never run alone: may this key of this tenant do anything now?
+-- For `acquire` and `check`: may this key of this tenant do anything now?
 --
 -- KEYS  1 fence   2 live   3 usage   the last one: deny, which the control plane sets while these events are too large
 -- ARGV  1 incarnation of the server that the caller talks to, `layout:run id:replication id:`

@@ -1,4 +1,4 @@
--- Included by scripts that count the requests and tokens of the last 60 s; never run alone.
+-- For the scripts that count the requests and tokens of the last 60 s.
 --
 -- What changes with every request is the head, numbers among the counters of the scope (`counters.lua`):
 --   15  latest admission in ms, by the clock of the windows

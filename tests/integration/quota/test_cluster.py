@@ -12,7 +12,7 @@ import pytest
 import redis as redis_client
 
 from controlplane.publish.scripts import source as reap_source
-from dataplane.quota.scripts import ANNOUNCE
+from dataplane.quota.scripts import ANNOUNCE, Argument
 from dataplane.values import Principal
 from deploy.local.ports import HOST, PortBook
 from deploy.local.redis import Redis
@@ -125,7 +125,8 @@ def test_rebuilds_are_told_in_the_slot_of_their_shard(states: dict[Shard, Publis
         *scopes,
     ]
     own, tenant = keyspace.key_scope(caller.principal.key_id), keyspace.tenant_scope(caller.principal.tenant_id)
-    arguments = ["token", caller.incarnation, "worker", 30_000, 1000, 1000, 1, records.encode(event("over")), 0]
+    over = records.encode(event("over"))
+    arguments: list[Argument] = ["token", caller.incarnation, "worker", 30_000, 1000, 1000, 1, over, 0]
     arguments += ["running", own, tenant, "20261121", "202611", 150, 100, 50, b"{}"]
     assert run(state, ANNOUNCE.call(keys, arguments)) == b"announced"
     assert [one.event_id for one in events_of(state, caller.principal)] == ["over"]

@@ -10,7 +10,7 @@ from dataplane.errors import CannotCheckError
 from dataplane.quota import scripts
 from dataplane.quota.calls import PrincipalCalls
 from dataplane.quota.link import Link
-from dataplane.quota.scripts import Library, Script
+from dataplane.quota.scripts import Argument, Library, Script
 from deploy.local.redis import Redis
 from shared import keyspace
 from tests.fakes.published_state import PublishedState
@@ -70,7 +70,8 @@ async def test_two_versions_are_used_beside_each_other(link: Link, state: Publis
     other = Library(f"{scripts.LIBRARY.text}\n-- Of another release.\n")
     keys = [name(principal.shard) for name in (keyspace.fence, keyspace.live, keyspace.usage, keyspace.deny)]
     for _ in range(2):
-        assert run(state, Script("check", other).call(keys, [link.incarnation(principal.shard), "k", "t", ""]))
+        of_nobody: list[Argument] = [link.incarnation(principal.shard), "k:nobody", "t:nobody", ""]
+        assert run(state, Script("check", other).call(keys, of_nobody)) == b"missing"
         assert await link.call(principal.shard, calls.check(link.incarnation(principal.shard))) == b"allowed"
     assert libraries(state) == {other.name, scripts.LIBRARY.name}
     state.client.function_delete(other.name)

@@ -303,20 +303,8 @@ async def test_counters_of_the_wrong_type_are_not_taken_for_none(link: Link, sta
 
 async def test_missing_permission_denies(redis: Redis, state: PublishedState):
     principal = state.principal()
-    state.client.execute_command(
-        "ACL",
-        "SETUSER",
-        "limited",
-        "on",
-        ">pw",
-        "resetkeys",
-        "~nothing",
-        "+info",
-        "+fcall",
-        "+function|load",
-        "+get",
-        "+ping",
-    )
+    rights = ("resetkeys", "~nothing", "+info", "+fcall", "+function|load", "+get", "+ping")
+    state.client.execute_command("ACL", "SETUSER", "limited", "on", ">pw", *rights)
     async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0") as link:
         with pytest.raises(CannotCheckError, match="NoPermission"):
             await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
