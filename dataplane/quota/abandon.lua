@@ -34,4 +34,4 @@ local function abandon(keys, arguments)
   return 'abandoned'
 end
 
-redis.register_function('abandon' .. SUFFIX, abandon)
+register('abandon', abandon)

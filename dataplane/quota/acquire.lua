@@ -161,4 +161,4 @@ local function acquire(keys, arguments)
   return reply('admitted', 0, 0, day, month, granted)
 end
 
-redis.register_function('acquire' .. SUFFIX, acquire)
+register('acquire', acquire)

@@ -51,4 +51,4 @@ local function announce(keys, arguments)
   return 'announced'
 end
 
-redis.register_function('announce' .. SUFFIX, announce)
+register('announce', announce)

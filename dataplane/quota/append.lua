@@ -17,4 +17,4 @@ local function append(keys, arguments)
   return 'appended ' .. redis.call('XADD', keys[2], '*', 'e', arguments[2])
 end
 
-redis.register_function('append' .. SUFFIX, append)
+register('append', append)

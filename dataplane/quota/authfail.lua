@@ -12,4 +12,4 @@ local function authfail(keys, arguments)
   return { failures, redis.call('PTTL', keys[1]) }
 end
 
-redis.register_function('authfail' .. SUFFIX, authfail)
+register('authfail', authfail)

@@ -8,4 +8,4 @@ local function check(keys, arguments)
   return standing(keys, arguments, known[1], known[2], server_time_ms()) or 'allowed'
 end
 
-redis.register_function('check' .. SUFFIX, check)
+register('check', check)

@@ -27,4 +27,4 @@ local function correct(keys, arguments)
   return 'corrected ' .. entry_id
 end
 
-redis.register_function('correct' .. SUFFIX, correct)
+register('correct', correct)

@@ -45,4 +45,4 @@ local function renew(keys, arguments)
   return reply
 end
 
-redis.register_function('renew' .. SUFFIX, renew)
+register('renew', renew)

@@ -19,7 +19,7 @@ Argument = str | bytes | int
 _FOLDER = Path(__file__).parent
 _OF_LAYOUT = ("counters", "leases")
 # What several functions share stands before them: Lua knows a local only behind its definition.
-_SHARED = ("standing", "fenced", *_OF_LAYOUT, "periods", "window")
+_SHARED = ("library", "standing", "fenced", *_OF_LAYOUT, "periods", "window")
 _FUNCTIONS = ("acquire", "check", "renew", "settle", "correct", "append", "abandon", "announce", "authfail")
 _UNKNOWN = "Function not found"
 

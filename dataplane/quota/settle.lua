@@ -46,4 +46,4 @@ local function settle(keys, arguments)
   return (state and 'settled ' or 'charged ') .. entry_id
 end
 
-redis.register_function('settle' .. SUFFIX, settle)
+register('settle', settle)
