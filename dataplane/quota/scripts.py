@@ -88,7 +88,9 @@ class Script:
     def __init__(self, name: str, library: Library) -> None:
         self.name = name
         self.library = library
-        self.called = bulk("FCALL", name + library.suffix)
+        # Its name in the server.
+        self.function = name + library.suffix
+        self._called = bulk("FCALL", self.function)
         self._heads: dict[int, bytes] = {}
 
     def call(self, keys: Sequence[str], arguments: Sequence[Argument]) -> Call:
@@ -99,7 +101,7 @@ class Script:
         """What comes before the number of keys, for a call with so many keys and arguments."""
         head = self._heads.get(arguments)
         if head is None:
-            head = self._heads[arguments] = b"*%d\r\n" % (3 + arguments) + self.called
+            head = self._heads[arguments] = b"*%d\r\n" % (3 + arguments) + self._called
         return head
 
     def __repr__(self) -> str:

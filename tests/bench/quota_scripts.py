@@ -25,7 +25,7 @@ import redis as redis_client
 
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.leases import read_reply
-from dataplane.quota.scripts import ACQUIRE, LIBRARY, RENEW, Library, Script
+from dataplane.quota.scripts import ACQUIRE, LIBRARY, RENEW, Library, Script, bulk
 from dataplane.values import Demand, Lease, Limits, Principal
 from deploy.local.redis import Redis
 from shared import keyspace, records
@@ -201,7 +201,7 @@ def _acquired(server: Server, name: str, case: Case, number: int, costs: Costs) 
         calls.acquire(server.incarnation, lease_id, DEMAND, _event(lease_id)).packed
         for calls, lease_id in zip(packed, ids, strict=True)
     ]
-    _, cost = server.measured([call.replace(ACQUIRE.called, REFERENCE.called) for call in acquire])
+    _, cost = server.measured([call.replace(bulk(ACQUIRE.function), bulk(REFERENCE.function)) for call in acquire])
     costs[name, "reference"].append(cost)
     replies, cost = server.measured(acquire)
     _require(replies, case.decision)

@@ -151,6 +151,7 @@ def test_a_script_of_a_data_plane_can_do_no_more_than_the_data_plane(redis, admi
 def test_the_users_may_do_what_the_scripts_of_their_planes_do(redis):
     admin, dataplane = PublishedState(redis.url), PublishedState(redis.url_of(DATAPLANE) + "?protocol=2")
     admin.stamp()
+    admin.client.acl_log_reset()
     caller = Caller(dataplane, admin.principal(), cap=100)
     assert caller.check() == b"allowed"
     assert [caller.acquire(lease_id)[0] for lease_id in ("one", "two", "dead")] == [b"admitted"] * 3
@@ -163,6 +164,8 @@ def test_the_users_may_do_what_the_scripts_of_their_planes_do(redis):
     admin.client.set(keyspace.rebuild_token(shard), "token")
     assert run(dataplane, announcement(caller, "three")) == b"announced"
     assert state_of(admin.client, shard, "three") == "open"
+    # Nothing was refused but how the client of these tests introduces itself.
+    assert {entry["object"] for entry in admin.client.acl_log()} <= {"client|setinfo"}
     dataplane.close()
     admin.close()
 

@@ -11,7 +11,7 @@ from dataplane.quota import scripts
 from dataplane.quota.calls import PrincipalCalls
 from dataplane.quota.link import Link
 from dataplane.quota.scripts import Argument, Library, Script
-from deploy.local.redis import Redis
+from deploy.local.redis import DATAPLANE, Redis
 from shared import keyspace
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import PATIENT_S, running_link
@@ -36,9 +36,9 @@ async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedStat
     assert state.slots(principal) == (60, 60, 60)
 
 
-async def test_scripts_are_known_before_anything_is_decided(state: PublishedState):
+async def test_scripts_are_known_before_anything_is_decided(redis: Redis, state: PublishedState):
     state.client.function_flush()
-    async with running_link(state.url):
+    async with running_link(redis.url_of(DATAPLANE)):
         assert libraries(state) == {scripts.LIBRARY.name}
 
 
