@@ -1,7 +1,8 @@
 """The worker's one connection to Redis, shared by everything.
 
 Commands of one turn of the event loop leave in one write; replies resolve futures in order, and a caller that is
-cancelled leaves its place in the order behind. Every call has a deadline and is attempted once.
+cancelled leaves its place in the order behind. Every call has a deadline and is attempted once: one
+that found no scripts in the server was not, and goes out again behind them.
 
 A call that misses its deadline *suspends* the link: whatever is in flight fails, the admissions among it are taken
 back on the same connection (``undo``), a PING follows, and until it is answered every call fails at once. Redis
