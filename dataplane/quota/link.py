@@ -1,14 +1,14 @@
 """The worker's one connection to Redis, shared by everything.
 
 Commands of one turn of the event loop leave in one write; replies resolve futures in order, and a caller that is
-cancelled leaves its place in the order behind. Every call has a deadline and is attempted once: one
-that found no scripts in the server was not, and goes out again behind them.
+cancelled leaves its place in the order behind. Every call has a deadline and is attempted once; one that finds no
+scripts in the server was not, and goes out again behind them.
 
 A call that misses its deadline *suspends* the link: whatever is in flight fails, the admissions among it are taken
 back on the same connection (``undo``), a PING follows, and until it is answered every call fails at once. Redis
 executes commands in their order, so an admission that waited in a sleeping Redis is abandoned the moment it comes to
-life. Undos whose answer was not seen before a connection broke are sent first on the next one, as
-soon as it is known which server that is.
+life. Undos whose answer was not seen before a connection broke are sent first on the next one, as soon as it is known
+which server that is.
 
 Nothing is decided on a server that is not fit for it (``server``), and nothing while it is unknown which one it is:
 ``incarnation`` is what the scripts compare the fence with.
