@@ -28,6 +28,7 @@ from controlplane.publish.counters import CounterState
 from controlplane.publish.discovered import DiscoveredState, JobLock
 from controlplane.publish.expired import ExpiredLeases
 from controlplane.publish.fence import Fences
+from controlplane.publish.functions import Functions
 from controlplane.publish.published import PublishedState
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
@@ -321,6 +322,7 @@ def _ledger_workers(settings: Settings, parts: Parts) -> tuple[Worker, ...]:
     return (
         FenceKeeper(
             fences=parts.fences,
+            functions=Functions(redis, timeout_s=timeout_s),
             state=parts.state,
             counters=counters,
             publisher=parts.publisher,

@@ -1,5 +1,8 @@
 """Rebuilds shards whose fence is gone or belongs to another run of the server, then stamps them.
 
+Before anything else the data planes' functions are loaded where the server has not got them: no shard is stamped
+without them, and workers need them to tell a rebuild what they know.
+
 Token first, then backends, leases, records, versions and counters, then the stamp: each write of a version or counter
 and the stamp itself require the token and no valid fence, so that neither a second rebuilder nor a FLUSHALL in between
 can leave half a state that is believed. Digests are not in Postgres; those that Redis still has stay, the others return
@@ -33,6 +36,7 @@ from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.metrics import Metrics
 from controlplane.publish.counters import CounterState, Fate, OpenLease
 from controlplane.publish.fence import Fences, Server
+from controlplane.publish.functions import Functions
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RebuildToken, RedisState
 from controlplane.store import counters as ledger
@@ -62,6 +66,7 @@ class FenceKeeper:
         self,
         *,
         fences: Fences,
+        functions: Functions,
         state: RedisState,
         counters: CounterState,
         publisher: StatePublisher,
@@ -73,6 +78,7 @@ class FenceKeeper:
         announcements_s: float = ANNOUNCEMENTS_S,
     ) -> None:
         self._fences = fences
+        self._functions = functions
         self._state = state
         self._counters = counters
         self._publisher = publisher
@@ -99,7 +105,7 @@ class FenceKeeper:
             await asyncio.sleep(self._poll_s)
 
     async def check_once(self) -> int:
-        """Rebuilds what is missing and says how many shards it stamped.
+        """Loads the functions and rebuilds what is missing, and says how many shards it stamped.
 
         Raises ``RedisUnavailableError``, ``StoreUnavailableError``; the next round tries again.
         """
@@ -107,7 +113,12 @@ class FenceKeeper:
         self._report(server)
         missing = await self._fences.missing(server.incarnation)
         self._metrics.fences_seen(valid=0 if server.problems else len(SHARDS) - len(missing))
-        if server.problems or not missing:
+        if server.problems:
+            return 0
+        # Also while every fence is valid: a server can forget them alone.
+        if not await self._functions.are_loaded() and await self._functions.load():
+            _log.info("functions_loaded", functions=repr(self._functions))
+        if not missing:
             return 0
         async with ledger.locked(SHARDS) as lock:
             # Whoever had the lock before may have done it.

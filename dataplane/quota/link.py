@@ -1,8 +1,7 @@
 """The worker's one connection to Redis, shared by everything.
 
 Commands of one turn of the event loop leave in one write; replies resolve futures in order, and a caller that is
-cancelled leaves its place in the order behind. Every call has a deadline and is attempted once; one that finds no
-scripts in the server was not, and goes out again behind them.
+cancelled leaves its place in the order behind. Every call has a deadline and is attempted once.
 
 A call that misses its deadline *suspends* the link: whatever is in flight fails, the admissions among it are taken
 back on the same connection (``undo``), a PING follows, and until it is answered every call fails at once. Redis
@@ -10,8 +9,8 @@ executes commands in their order, so an admission that waited in a sleeping Redi
 life. Undos whose answer was not seen before a connection broke are sent first on the next one, as soon as it is known
 which server that is.
 
-Nothing is decided on a server that is not fit for it (``server``), and nothing while it is unknown which one it is:
-``incarnation`` is what the scripts compare the fence with.
+Nothing is decided on a server that is not fit for it or has not our functions (``server``), and nothing while it is
+unknown which one it is: ``incarnation`` is what the scripts compare the fence with.
 """
 
 from __future__ import annotations
@@ -23,20 +22,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Never
 
+import msgspec
 from redis.asyncio.connection import AbstractConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import InvalidResponse, ReadOnlyError, RedisError, ResponseError
 
 from dataplane.errors import CannotCheckError
-from dataplane.quota import scripts
-from dataplane.quota.scripts import Call, command
-from dataplane.quota.server import INFO_SECTIONS, Server, examine, refusal_name
+from dataplane.quota.scripts import KNOWN, Call, command
+from dataplane.quota.server import INFO_SECTIONS, Server, examine, fault_of, refusal_name
 from dataplane.quota.wire import Wire
 from shared import logs
 from shared.backoff import Backoff
 from shared.keyspace import Shard
 from shared.lifecycle import Readiness
+from shared.quota.library import is_unknown
 from shared.redaction import Secret
 from shared.redisconnection import RedisConnection
 
@@ -46,11 +46,14 @@ CONNECT_TIMEOUT_S = 1.0
 PROBE_TIMEOUT_S = 2.0
 TELL_INTERVAL_S = 10.0
 EXAMINE_INTERVAL_S = 1.0
+# While the server is not fit: a rebuild waits for workers, but not for long.
+EAGER_INTERVAL_S = 0.1
 # A deadline is only believed to be missed after the event loop had another look at the socket.
 _GRACE_S = 0.01
 _MAX_CARRIED_UNDOS = 10_000
 
 _INFO = command("INFO", *INFO_SECTIONS)
+_KNOWN = KNOWN.call((), ()).packed
 _PING = command("PING")
 
 log = logs.get(__name__)
@@ -66,25 +69,13 @@ class LinkCounts:
     errors: int = 0
 
 
-class _Slot:
-    """One place in the order of replies."""
+class _Slot(msgspec.Struct, eq=False):
+    """One place in the order of replies; that of an undo has no future, because nobody waits for it."""
 
-    __slots__ = ("call", "deadline_s", "future", "undo")
-
-    def __init__(
-        self,
-        future: asyncio.Future[Any] | None,
-        deadline_s: float,
-        *,
-        call: Call | None = None,
-        undo: Callable[[], Call] | None = None,
-    ) -> None:
-        self.future = future
-        self.deadline_s = deadline_s
-        # Sent once more where the server turns out not to know its function; None from then on.
-        self.call = call
-        # How to take back what this slot's command did; kept until its reply has been read.
-        self.undo = undo
+    future: asyncio.Future[Any] | None
+    deadline_s: float
+    # How to take back what this slot's command did, or the undo itself; kept until its reply has been read.
+    undo: Callable[[], Call] | None = None
 
 
 class Link:
@@ -114,7 +105,6 @@ class Link:
         self._wire: Wire | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._late: _Slot | None = None
-        self._loading: asyncio.Future[Any] | None = None
         self._given_up: asyncio.Future[Never] | None = None
         self._suspended = False
         self._server: Server | None = None
@@ -152,7 +142,7 @@ class Link:
         """Sends a script without waiting. The future may fail with ``CannotCheckError`` or an error of redis-py."""
         del shard  # there is one server
         self._require_trust()
-        return self._send(call.packed, call=call, undo=undo)
+        return self._send(call.packed, undo=undo)
 
     async def get(self, *keys: str) -> list[bytes | None]:
         """The values of keys of any shard, read in this order in one write. Raises ``CannotCheckError``."""
@@ -205,14 +195,13 @@ class Link:
         if not self._slots:
             raise InvalidResponse("a reply that nobody asked for")
         slot = self._slots.popleft()
-        if slot.future is not None and slot.future.done():
-            return
-        if isinstance(reply, ResponseError) and slot.call is not None and scripts.is_unknown(reply):
-            # Nothing was executed, so this is still the first attempt; its deadline stays.
-            call, slot.call = slot.call, None
-            self._load()
-            self._enqueue(call.packed, slot)
-        elif slot.future is None:
+        if slot.future is None:
+            if isinstance(reply, ResponseError):
+                self._tell(refusal_name(reply))
+                if slot.undo is not None and is_unknown(reply):
+                    # Nothing was executed: it goes out again when the functions are there.
+                    self._carried.append(slot.undo)
+        elif slot.future.done():
             return
         elif isinstance(reply, ResponseError):
             slot.future.set_exception(reply)
@@ -221,27 +210,18 @@ class Link:
 
     async def _examine(self) -> None:
         """Learns which server this is and whether it is fit, again and again."""
-        self._load()
         while True:
             if not self._suspended:
                 try:
-                    self._believe(examine(await self._send(_INFO)))
+                    server = examine(await self._send(_INFO))
+                    if not server.fault:
+                        await self._send(_KNOWN)
+                    self._believe(server)
                 except ResponseError as fault:
-                    self._distrust(f"INFO was refused: {type(fault).__name__}")
+                    self._distrust(fault_of(fault))
                 except CannotCheckError:
                     log.debug("redis_examination_missed")
-            await asyncio.sleep(EXAMINE_INTERVAL_S)
-
-    def _load(self) -> None:
-        """Makes the scripts known to the server: what is sent from now on comes after it."""
-        if self._loading is None or self._loading.done():
-            self._loading = self._send(scripts.LIBRARY.load)
-            self._loading.add_done_callback(self._loaded)
-
-    def _loaded(self, loading: asyncio.Future[Any]) -> None:
-        fault = None if loading.cancelled() else loading.exception()
-        if isinstance(fault, ResponseError) and not scripts.LIBRARY.is_there(fault):
-            self._tell(refusal_name(fault))
+            await asyncio.sleep(EAGER_INTERVAL_S if self._incarnation is None else EXAMINE_INTERVAL_S)
 
     def _believe(self, server: Server) -> None:
         if server.fault:
@@ -276,17 +256,12 @@ class Link:
             raise CannotCheckError("Redis does not answer")
 
     def _send(
-        self,
-        packed: bytes,
-        *,
-        call: Call | None = None,
-        undo: Callable[[], Call] | None = None,
-        timeout_s: float | None = None,
+        self, packed: bytes, *, undo: Callable[[], Call] | None = None, timeout_s: float | None = None
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         deadline_s = loop.time() + (self._timeout_s if timeout_s is None else timeout_s)
-        self._enqueue(packed, _Slot(future, deadline_s, call=call, undo=undo))
+        self._enqueue(packed, _Slot(future, deadline_s, undo))
         return future
 
     def _enqueue(self, packed: bytes, slot: _Slot) -> None:
@@ -378,8 +353,8 @@ class Link:
 
     def _send_undo(self, undo: Callable[[], Call]) -> None:
         self.counts.undos += 1
-        call, deadline_s = undo(), asyncio.get_running_loop().time() + self._timeout_s
-        self._enqueue(call.packed, _Slot(None, deadline_s, call=call, undo=undo))
+        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
+        self._enqueue(undo().packed, _Slot(None, deadline_s, undo))
 
     def _translated(self, fault: RedisError) -> CannotCheckError:
         self.counts.errors += 1

@@ -1,4 +1,7 @@
-"""What a Redis server must be before anything is decided on it, read from its INFO (source: redis.io, INFO)."""
+"""What a Redis server must be before anything is decided on it, read from its INFO (source: redis.io, INFO).
+
+It must have our functions as well, which are the control plane's to load.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Mapping
 import msgspec
 
 from shared import layout
+from shared.quota.library import is_unknown
 
+NOT_LOADED = "its functions are not loaded: is the control plane of this version?"
 INFO_SECTIONS = ("server", "replication", "memory", "persistence")
 
 
@@ -25,6 +30,8 @@ def refusal_name(error: Exception) -> str:
 
     Never its text, which may have keys in it.
     """
+    if is_unknown(error):
+        return "UnknownFunction"
     kind = type(error).__name__
     code = str(error).partition(" ")[0]
     return code if kind == "ResponseError" and code.isascii() and code.isalpha() and code.isupper() else kind
@@ -35,6 +42,11 @@ def examine(info: bytes) -> Server:
     facts = _facts(info)
     run_id, replication_id = facts.get("run_id", ""), facts.get("master_replid", "")
     return Server(incarnation=layout.incarnation(run_id, replication_id), fault=_fault(facts, run_id, replication_id))
+
+
+def fault_of(error: Exception) -> str:
+    """Why nothing may be decided on a server that has refused to be examined, in our own words."""
+    return NOT_LOADED if is_unknown(error) else f"it refuses to be examined: {refusal_name(error)}"
 
 
 def _fault(facts: Mapping[str, str], run_id: str, replication_id: str) -> str:

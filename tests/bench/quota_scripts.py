@@ -25,11 +25,12 @@ import redis as redis_client
 
 from dataplane.quota.calls import LEASE_RECORD_EXTRA_MS, LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.leases import read_reply
-from dataplane.quota.scripts import ACQUIRE, LIBRARY, RENEW, Library, Script, bulk
+from dataplane.quota.scripts import ACQUIRE, RENEW, Script, bulk
 from dataplane.values import Demand, Lease, Limits, Principal
 from deploy.local.redis import Redis
 from shared import keyspace, records
 from shared.keyspace import LeaseId, Shard, TenantId
+from shared.quota.library import Library
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import event, incarnation
 
@@ -83,8 +84,7 @@ class Server:
         self._pid = server.pid
         client = redis_client.Redis.from_url(server.url_of("dataplane"), protocol=2, socket_timeout=60)
         self._connection: Any = client.connection_pool.get_connection()
-        for library in (REFERENCE.library, LIBRARY):
-            self.state.client.function_load(library.source)
+        self.state.load(REFERENCE.library)
 
     def send(self, calls: Sequence[bytes]) -> list[Any]:
         """Replies to packed calls that leave together."""

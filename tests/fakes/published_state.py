@@ -1,4 +1,4 @@
-"""What the control plane would have written to Redis, written by a test: fences, versions, records, discovery."""
+"""What the control plane would have written to Redis, written by a test: functions, fences, versions, records."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import uuid
 from typing import Any
 
 import redis as redis_client
+from redis.exceptions import ResponseError
 
 from dataplane.values import Grant, Limits, Principal
 from shared import apikey, keyspace, layout, records
 from shared.apikey import Digest
 from shared.keyspace import KeyId, TenantId
+from shared.quota.library import LIBRARY, Library
 from shared.records import ConfigRecord, DiscoveredRecord, KeyRecord, TenantRecord
 
 PEPPER = "a pepper for tests only"
@@ -28,11 +30,24 @@ class PublishedState:
         self.client.close()
 
     def stamp(self, epoch: int = 1) -> None:
-        """Stamps every shard for the server as it is now."""
+        """Loads the functions and stamps every shard for the server as it is now."""
+        self.load()
         info = self.client.info()
         fence = f"{layout.incarnation(info['run_id'], info['master_replid'])}{epoch}"
         for shard in keyspace.SHARDS:
             self.client.set(keyspace.fence(shard), fence)
+
+    def load(self, library: Library = LIBRARY) -> None:
+        """Loads a library of functions, unless it is there."""
+        try:
+            self.client.function_load(library.source)
+        except ResponseError as fault:
+            if not library.is_there(fault):
+                raise
+
+    def libraries(self) -> set[str]:
+        """Names of the libraries that the server has."""
+        return {one[1].decode() for one in self.client.function_list()}
 
     def principal(self, *, concurrent: int | None = 8, tenant_concurrent: int | None = 8, **fields: Any) -> Principal:
         """A principal whose key and tenant are live at version 1; nothing but the versions is in Redis."""

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from dataplane.quota.link import Link
+from shared.lifecycle import Readiness
 from shared.redaction import Secret
 from tests.fakes.waiting import until
 
@@ -16,9 +17,11 @@ IMPATIENT_S = 0.5
 
 
 @contextlib.asynccontextmanager
-async def running_link(url: str, *, timeout_s: float = PATIENT_S, trusted: bool = True) -> AsyncIterator[Link]:
+async def running_link(
+    url: str, *, timeout_s: float = PATIENT_S, trusted: bool = True, readiness: Readiness | None = None
+) -> AsyncIterator[Link]:
     """A link; with ``trusted`` the block begins when something may be decided on it."""
-    link = Link(url=Secret(url), timeout_s=timeout_s)
+    link = Link(url=Secret(url), timeout_s=timeout_s, readiness=readiness)
     task = asyncio.create_task(link.run())
     try:
         if trusted:

@@ -15,8 +15,12 @@ PROOFS = (
         "faults/test_redis_links.py::a_link_to_redis_that_is_spoilt_denies_and_serves_again_when_it_is_well",
     ),
     proof(
-        "A6.2", "forgotten scripts", "integration/quota/test_library.py::flushed_scripts_cause_no_failure",
-        "::undo_that_finds_no_scripts_loads_them",
+        "A6.2", "forgotten scripts",
+        "integration/quota/test_library.py::"
+        "forgotten_functions_deny_and_the_worker_is_not_ready_until_they_are_loaded",
+        "::undo_that_finds_no_functions_is_sent_again_when_they_are_there",
+        "integration/controlplane/test_functions.py::functions_that_redis_alone_forgets_are_loaded_again",
+        "::no_shard_is_stamped_before_the_functions_are_loaded",
         "e2e/test_redis_faults.py::forgotten_scripts_and_cut_connections_cost_at_most_a_moment",
     ),
     proof(

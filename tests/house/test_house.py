@@ -60,8 +60,9 @@ def test_the_top_level_holds_what_the_readme_says_and_nothing_else(root):
 
 def test_each_shared_module_is_used_by_both_planes_or_by_its_neighbours(root):
     def users(module: str) -> set[str]:
+        package, name = (re.escape(part) for part in module.rsplit(".", 1))
         pattern = re.compile(
-            rf"from shared\.{module} import|from shared import [^\n]*\b{module}\b|import shared\.{module}"
+            rf"from {package}\.{name} import|from {package} import [^\n]*\b{name}\b|import {package}\.{name}"
         )
         return {
             plane
@@ -69,10 +70,11 @@ def test_each_shared_module_is_used_by_both_planes_or_by_its_neighbours(root):
             if any(pattern.search(path.read_text()) for path in tracked(root, f"{plane}/**.py", f"{plane}/*.py"))
         }
 
+    names = {".".join(path.relative_to(root).with_suffix("").parts) for path in tracked(root, "shared/*.py")}
     lonely = {
-        path.stem: users(path.stem)
-        for path in tracked(root, "shared/*.py")
-        if path.stem != "__init__" and users(path.stem) in ({"dataplane"}, {"controlplane"}, set())
+        name: users(name)
+        for name in names
+        if not name.endswith(".__init__") and users(name) in ({"dataplane"}, {"controlplane"}, set())
     }
     assert lonely == {}
 

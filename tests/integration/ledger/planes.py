@@ -12,6 +12,7 @@ from redis.asyncio import Redis as RedisClient
 from controlplane.metrics import Metrics
 from controlplane.publish.counters import CounterState
 from controlplane.publish.fence import Fences
+from controlplane.publish.functions import Functions
 from controlplane.publish.publisher import StatePublisher
 from controlplane.publish.redis_state import RedisState
 from controlplane.publish.usage_stream import UsageStreams
@@ -39,6 +40,7 @@ class Keepers:
         backends = RoutedBackends(static=(), added=PostgresBackends(), sealer=sealer)
         self.fence_keeper = FenceKeeper(
             fences=self.fences,
+            functions=Functions(client, timeout_s=timeout_s),
             state=state,
             counters=self.counters,
             publisher=StatePublisher(

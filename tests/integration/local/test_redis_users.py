@@ -12,6 +12,7 @@ from dataplane.quota.scripts import ANNOUNCE, Argument, Call
 from deploy.local.redis import CONTROLPLANE, DATAPLANE, OPERATOR, Redis
 from shared import keyspace
 from shared.keyspace import KeyId, LeaseId, TenantId
+from shared.quota.library import LIBRARY, PROBE
 from tests.fakes.counted import state_of
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import Caller, run
@@ -57,6 +58,8 @@ FORBIDDEN = (
     ("FUNCTION", "FLUSH"),
     ("FUNCTION", "DELETE", "gateway"),
     ("FUNCTION", "LIST"),
+    ("FUNCTION", "DUMP"),
+    ("FUNCTION", "RESTORE", "gateway"),
     ("MIGRATE", "127.0.0.1", "1", "k", "0", "1"),
     ("GET", "another:program"),
 )
@@ -65,6 +68,19 @@ redis.register_function('reads', function(keys) return redis.call('GET', keys[1]
 redis.register_function('writes', function(keys) return redis.call('SET', keys[1], 'mine') end)
 redis.register_function('empties', function() return redis.call('FLUSHALL') end)
 """
+
+
+# Every way to run Lua that no control plane has loaded.
+OWN_SCRIPTS = (
+    ("FUNCTION", "LOAD", OF_A_THIEF),
+    ("FUNCTION", "LOAD", "REPLACE", OF_A_THIEF),
+    ("FUNCTION", "LOAD", "REPLACE", LIBRARY.source),
+    ("EVAL", "return 1", "0"),
+    ("EVAL_RO", "return 1", "0"),
+    ("EVALSHA", "0" * 40, "0"),
+    ("EVALSHA_RO", "0" * 40, "0"),
+    ("SCRIPT", "LOAD", "return 1"),
+)
 
 
 @pytest.fixture
@@ -93,6 +109,29 @@ def test_no_user_may_do_what_belongs_to_whoever_runs_the_server(redis, user):
     with redis_client.Redis.from_url(redis.url_of(user), protocol=2) as client:
         assert client.ping()
         for command in FORBIDDEN:
+            with pytest.raises(redis_client.exceptions.NoPermissionError):
+                client.execute_command(*command)
+
+
+@pytest.mark.parametrize("user", [DATAPLANE, OPERATOR])
+def test_only_a_control_plane_brings_scripts(redis, user):
+    published = PublishedState(redis.url)
+    published.load()
+    with redis_client.Redis.from_url(redis.url_of(user), protocol=2) as client:
+        for command in OWN_SCRIPTS:
+            with pytest.raises(redis_client.exceptions.NoPermissionError):
+                client.execute_command(*command)
+    assert published.client.fcall(LIBRARY.function(PROBE), 0) == 1
+    assert "of_a_thief" not in published.libraries()
+    published.close()
+
+
+def test_a_control_plane_loads_the_functions_and_may_not_drop_them(redis, admin):
+    admin.function_flush()
+    with redis_client.Redis.from_url(redis.url_of(CONTROLPLANE), protocol=2) as client:
+        client.function_load(LIBRARY.source)
+        assert client.fcall(LIBRARY.function(PROBE), 0) == 1
+        for command in (("FUNCTION", "DELETE", LIBRARY.name), ("FUNCTION", "KILL")):
             with pytest.raises(redis_client.exceptions.NoPermissionError):
                 client.execute_command(*command)
 
@@ -135,8 +174,8 @@ def test_a_control_plane_has_every_key_of_the_gateway_and_an_operator_reads_them
 def test_a_script_of_a_data_plane_can_do_no_more_than_the_data_plane(redis, admin):
     fence, config = keyspace.fence(SHARD), keyspace.CONFIG
     admin.set(fence, "before")
+    admin.function_load(OF_A_THIEF)
     with redis_client.Redis.from_url(redis.url_of(DATAPLANE), protocol=2) as client:
-        client.function_load(OF_A_THIEF)
         assert client.fcall("reads", 1, fence) == b"before"
         for key in (fence, config):
             with pytest.raises(redis_client.exceptions.ResponseError):

@@ -6,11 +6,10 @@ import uuid
 from typing import Any
 
 import msgspec
-from redis.exceptions import ResponseError
 
 from dataplane.quota.calls import LEASE_TTL_MS, PrincipalCalls
 from dataplane.quota.leases import read_reply
-from dataplane.quota.scripts import RENEW, Call, is_unknown
+from dataplane.quota.scripts import RENEW, Call
 from dataplane.values import Demand, Lease, Principal
 from shared import keyspace, layout, records
 from shared.keyspace import KeyId, LeaseId, TenantId
@@ -49,17 +48,10 @@ def events_of(state: PublishedState, principal: Principal) -> list[UsageEvent]:
 
 
 def run(state: PublishedState, call: Call) -> Any:
-    """Sends a packed call as it is and reads its reply; a server that does not know the function is told it first."""
+    """Sends a packed call as it is and reads its reply."""
     connection = state.client.connection_pool.get_connection()
     try:
         connection.send_packed_command([call.packed])
-        try:
-            return connection.read_response()
-        except ResponseError as fault:
-            if not is_unknown(fault):
-                raise
-        connection.send_packed_command([call.library.load, call.packed])
-        connection.read_response()
         return connection.read_response()
     finally:
         state.client.connection_pool.release(connection)

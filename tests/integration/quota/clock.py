@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
-from dataplane.quota.scripts import LIBRARY, Library, Script
+from dataplane.quota.scripts import Script
+from shared.quota.library import LIBRARY, Library
 
 # The scripts ask for the time in these words.
 _TIME = "redis.call('TIME')"
@@ -18,14 +18,12 @@ def on_test_clock(source: str) -> str:
     return source.replace(_TIME, _READ)
 
 
-@cache
-def _clocked_library() -> Library:
-    return Library(on_test_clock(LIBRARY.text))
+CLOCKED = Library(on_test_clock(LIBRARY.text))
 
 
 def clocked(script: Script) -> Script:
     """The same script, on the test's clock."""
-    return Script(script.name, _clocked_library())
+    return Script(script.name, CLOCKED)
 
 
 def set_clock(client: Any, now_ms: int) -> None:

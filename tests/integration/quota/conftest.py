@@ -18,7 +18,7 @@ from shared.clock import SystemClock
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import running_link
 from tests.fakes.tcp_proxy import TCPProxy, proxied
-from tests.integration.quota.clock import clocked
+from tests.integration.quota.clock import CLOCKED, clocked
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def state(redis: Redis) -> Iterator[PublishedState]:
 
 
 @pytest.fixture
-def clocked_scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def clocked_scripts(state: PublishedState, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Packed calls run on the test's clock."""
+    state.load(CLOCKED)
     with monkeypatch.context() as patch:
         for name in ("ACQUIRE", "SETTLE", "CORRECT", "ABANDON"):
             patch.setattr(packed, name, clocked(getattr(scripts, name)))

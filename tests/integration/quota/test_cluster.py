@@ -73,6 +73,7 @@ def states(nodes: list[Redis]) -> Iterator[dict[Shard, PublishedState]]:
     for shard in SHARDS:
         slot = made[0].client.execute_command("CLUSTER KEYSLOT", keyspace.fence(shard))
         state = by_shard[shard] = made[slot * NODES // SLOTS]
+        state.load()
         info = state.client.info()
         state.client.set(keyspace.fence(shard), layout.incarnation(info["run_id"], info["master_replid"]) + "1")
     yield by_shard

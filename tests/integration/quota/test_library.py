@@ -1,18 +1,21 @@
-"""The library of scripts: servers that do not know it, or know another one, and who loads it."""
+"""The library of functions, which is not the worker's to load: servers that have forgotten it, or know another one."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from dataplane.errors import CannotCheckError
-from dataplane.quota import scripts
 from dataplane.quota.calls import PrincipalCalls
-from dataplane.quota.link import Link
-from dataplane.quota.scripts import Argument, Library, Script
+from dataplane.quota.link import READINESS_CHECK, Link
+from dataplane.quota.scripts import Argument, Script
+from dataplane.quota.server import NOT_LOADED
 from deploy.local.redis import DATAPLANE, Redis
 from shared import keyspace
+from shared.lifecycle import Readiness
+from shared.quota.library import LIBRARY, Library
 from tests.fakes.published_state import PublishedState
 from tests.fakes.redis_link import PATIENT_S, running_link
 from tests.fakes.tcp_proxy import TCPProxy
@@ -21,85 +24,82 @@ from tests.integration.quota.caller import CRASHED, DEMAND, run
 from tests.integration.quota.links import leases_of, new_id, through
 
 pytestmark = pytest.mark.redis
+ANOTHER = Library(f"{LIBRARY.text}\n-- Of another release.\n")
 
 
-def libraries(state: PublishedState) -> set[str]:
-    """Names of the libraries that the server has."""
-    return {one[1].decode() for one in state.client.function_list()}
+@pytest.fixture
+def readiness() -> Readiness:
+    return Readiness((READINESS_CHECK,))
 
 
-async def test_flushed_scripts_cause_no_failure(link: Link, state: PublishedState):
-    leases, principal = leases_of(link), state.principal(concurrent=None, tenant_concurrent=None)
-    for _ in range(3):
-        state.client.function_flush()
-        await asyncio.gather(*(leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(20)))
-    assert state.slots(principal) == (60, 60, 60)
+@pytest.fixture
+async def worker(redis: Redis, state: PublishedState, readiness: Readiness) -> AsyncIterator[Link]:
+    """A worker's link, of the data plane's user."""
+    async with running_link(redis.url_of(DATAPLANE), readiness=readiness) as link:
+        yield link
 
 
-async def test_scripts_are_known_before_anything_is_decided(redis: Redis, state: PublishedState):
+@pytest.fixture
+def others(state: PublishedState) -> Iterator[None]:
+    """The server has the library of another release and no other."""
     state.client.function_flush()
-    async with running_link(redis.url_of(DATAPLANE)):
-        assert libraries(state) == {scripts.LIBRARY.name}
+    state.load(ANOTHER)
+    yield
+    state.client.function_delete(ANOTHER.name)
 
 
-async def test_a_burst_of_calls_loads_the_scripts_once(link: Link, state: PublishedState):
-    leases, principal = leases_of(link), state.principal(concurrent=None, tenant_concurrent=None)
-    state.client.function_flush()
-    state.client.config_resetstat()
-    await asyncio.gather(*(leases.acquire(principal, new_id(), DEMAND, CRASHED) for _ in range(50)))
-    assert state.client.info("commandstats")["cmdstat_function|load"]["calls"] == 1
-
-
-async def test_scripts_that_another_worker_has_loaded_first_are_no_fault(
-    link: Link, state: PublishedState, capsys: pytest.CaptureFixture[str]
+async def test_forgotten_functions_deny_and_the_worker_is_not_ready_until_they_are_loaded(
+    worker: Link, readiness: Readiness, state: PublishedState, capsys: pytest.CaptureFixture[str]
 ):
-    principal = state.principal(concurrent=None, tenant_concurrent=None)
-    async with running_link(state.url) as other:
-        state.client.function_flush()
-        state.client.config_resetstat()
-        # Both hear that the function is unknown before either of them has loaded it.
-        await asyncio.gather(*(leases_of(one).acquire(principal, new_id(), DEMAND, CRASHED) for one in (link, other)))
-    loads = state.client.info("commandstats")["cmdstat_function|load"]
-    assert (loads["calls"], loads["failed_calls"]) == (2, 1)
-    assert "redis_refused" not in capsys.readouterr().out
+    leases, principal = leases_of(worker), state.principal()
+    state.client.function_flush()
+    with pytest.raises(CannotCheckError, match="UnknownFunction"):
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    await until(lambda: not readiness.ready)
+    with pytest.raises(CannotCheckError, match="no trusted connection"):
+        await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    assert state.slots(principal) == (0, 0, 0)
+    assert state.libraries() == set()
+    assert NOT_LOADED in capsys.readouterr().out
+    state.load()
+    await until(lambda: readiness.ready)
+    await leases.acquire(principal, new_id(), DEMAND, CRASHED)
+    assert state.slots(principal) == (1, 1, 1)
 
 
-async def test_two_versions_are_used_beside_each_other(link: Link, state: PublishedState):
+async def test_a_worker_that_is_newer_than_every_control_plane_says_so_and_is_never_ready(
+    others: None, redis: Redis, readiness: Readiness, state: PublishedState, capsys: pytest.CaptureFixture[str]
+):
+    async with running_link(redis.url_of(DATAPLANE), trusted=False, readiness=readiness) as link:
+        said = ""
+        async with asyncio.timeout(PATIENT_S):
+            while NOT_LOADED not in said:
+                await asyncio.sleep(0.01)
+                said += capsys.readouterr().out
+        assert (link.is_trusted, readiness.ready) == (False, False)
+        state.load()
+        await until(lambda: readiness.ready)
+    # Said once, although it has looked ten times a second.
+    assert said.count(NOT_LOADED) + capsys.readouterr().out.count(NOT_LOADED) == 1
+
+
+async def test_two_versions_are_used_beside_each_other(worker: Link, state: PublishedState):
     principal = state.principal()
     calls = PrincipalCalls(principal, 1000)
-    other = Library(f"{scripts.LIBRARY.text}\n-- Of another release.\n")
     keys = [name(principal.shard) for name in (keyspace.fence, keyspace.live, keyspace.usage, keyspace.deny)]
+    state.load(ANOTHER)
     for _ in range(2):
-        of_nobody: list[Argument] = [link.incarnation(principal.shard), "k:nobody", "t:nobody", ""]
-        assert run(state, Script("check", other).call(keys, of_nobody)) == b"missing"
-        assert await link.call(principal.shard, calls.check(link.incarnation(principal.shard))) == b"allowed"
-    assert libraries(state) == {other.name, scripts.LIBRARY.name}
-    state.client.function_delete(other.name)
-    assert await link.call(principal.shard, calls.check(link.incarnation(principal.shard))) == b"allowed"
+        of_nobody: list[Argument] = [worker.incarnation(principal.shard), "k:nobody", "t:nobody", ""]
+        assert run(state, Script("check", ANOTHER).call(keys, of_nobody)) == b"missing"
+        assert await worker.call(principal.shard, calls.check(worker.incarnation(principal.shard))) == b"allowed"
+    assert state.libraries() >= {ANOTHER.name, LIBRARY.name}
+    state.client.function_delete(ANOTHER.name)
+    assert await worker.call(principal.shard, calls.check(worker.incarnation(principal.shard))) == b"allowed"
 
 
-async def test_call_that_is_cancelled_while_the_scripts_are_loaded_mixes_up_nothing_and_is_taken_back(
-    proxy: TCPProxy, redis: Redis, state: PublishedState
+async def test_undo_that_finds_no_functions_is_sent_again_when_they_are_there(
+    proxy: TCPProxy, redis: Redis, state: PublishedState, capsys: pytest.CaptureFixture[str]
 ):
-    principal, request_id = state.principal(), new_id()
-    state.client.set("n", "1")
-    async with running_link(through(proxy, redis), timeout_s=PATIENT_S) as link:
-        proxy.delay = lambda: 0.03
-        state.client.function_flush()
-        acquired = asyncio.create_task(leases_of(link).acquire(principal, request_id, DEMAND, CRASHED))
-        await until(lambda: libraries(state))
-        others = [asyncio.create_task(link.get("n")) for _ in range(3)]
-        await asyncio.sleep(0)
-        acquired.cancel()
-        assert await asyncio.gather(*others) == [[b"1"]] * 3
-        with pytest.raises(asyncio.CancelledError):
-            await acquired
-        await until(lambda: state.slots(principal) == (0, 0, 0))
-        assert link.counts.undos == 1
-    assert state.usage(principal) == []
-
-
-async def test_undo_that_finds_no_scripts_loads_them(proxy: TCPProxy, redis: Redis, state: PublishedState):
     principal = state.principal()
     async with running_link(through(proxy, redis), timeout_s=PATIENT_S) as link:
         proxy.delay = lambda: 0.03
@@ -107,12 +107,16 @@ async def test_undo_that_finds_no_scripts_loads_them(proxy: TCPProxy, redis: Red
         await until(lambda: state.slots(principal) == (1, 1, 1))
         state.client.function_flush()
         acquired.cancel()
+        await until(lambda: not link.is_trusted)
+        assert state.slots(principal) == (1, 1, 1)
+        state.load()
         await until(lambda: state.slots(principal) == (0, 0, 0))
-        assert link.counts.undos == 1
+        assert link.counts.undos == 2
     assert acquired.cancelled()
+    assert "UnknownFunction" in capsys.readouterr().out
 
 
-async def test_undo_that_found_no_scripts_before_the_connection_broke_is_sent_on_the_next_one(
+async def test_undo_that_found_no_functions_before_the_connection_broke_is_sent_on_the_next_one(
     proxy: TCPProxy, redis: Redis, state: PublishedState
 ):
     principal = state.principal()
@@ -125,21 +129,23 @@ async def test_undo_that_found_no_scripts_before_the_connection_broke_is_sent_on
         acquired.cancel()
         await until(lambda: "cmdstat_fcall" in state.client.info("commandstats"))
         assert state.slots(principal) == (1, 1, 1)
+        state.load()
         proxy.swallow_replies = False
         proxy.reset()
         await until(lambda: state.slots(principal) == (0, 0, 0))
     assert acquired.cancelled()
 
 
-async def test_a_user_that_may_not_load_the_scripts_is_denied_and_it_is_told_why(
+async def test_a_user_that_may_not_call_functions_is_not_trusted_and_it_is_told_why(
     redis: Redis, state: PublishedState, capsys: pytest.CaptureFixture[str]
 ):
-    principal = state.principal()
-    state.client.function_flush()
-    state.client.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-function")
-    async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0") as link:
+    state.client.execute_command("ACL", "SETUSER", "limited", "on", ">pw", "~*", "+@all", "-fcall")
+    said = ""
+    async with running_link(f"redis://limited:pw@127.0.0.1:{redis.port}/0", trusted=False) as link:
+        async with asyncio.timeout(PATIENT_S):
+            while "it refuses to be examined: NoPermissionError" not in said:
+                await asyncio.sleep(0.01)
+                said += capsys.readouterr().out
         with pytest.raises(CannotCheckError):
-            await leases_of(link).acquire(principal, new_id(), DEMAND, CRASHED)
+            await leases_of(link).acquire(state.principal(), new_id(), DEMAND, CRASHED)
     state.client.execute_command("ACL", "DELUSER", "limited")
-    assert "NoPermissionError" in capsys.readouterr().out
-    assert state.slots(principal) == (0, 0, 0)

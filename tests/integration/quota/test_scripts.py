@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dataplane.quota.calls import LEASE_TTL_MS
-from dataplane.quota.scripts import LIBRARY
 from dataplane.values import Principal
 from shared import keyspace
 from shared.keyspace import LeaseId
 from shared.layout import OpenLease
+from shared.quota.library import LIBRARY
 from tests.fakes import counted
 from tests.fakes.published_state import PublishedState
 from tests.integration.quota.caller import CAP, CRASHED, Caller

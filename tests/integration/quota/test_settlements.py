@@ -101,7 +101,7 @@ async def test_settlements_wait_for_the_fence(leases: RedisLeases, settlements: 
     assert events_of(state, principal) == [event("one")]
 
 
-async def test_settlement_survives_flushed_scripts(
+async def test_settlement_waits_until_forgotten_functions_are_loaded(
     leases: RedisLeases, settlements: Settlements, state: PublishedState
 ):
     principal = state.principal()
@@ -109,6 +109,8 @@ async def test_settlement_survives_flushed_scripts(
         lease = await leases.acquire(principal, new_id(), DEMAND, CRASHED)
         state.client.function_flush()
         settlements.settle(lease, principal, event("one"))
+        await until(lambda: settlements.is_stalled)
+        state.load()
         assert await settlements.drained(10.0) == 0
     assert events_of(state, principal) == [event("one")]
 

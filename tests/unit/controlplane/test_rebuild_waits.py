@@ -33,6 +33,7 @@ async def test_each_reason_is_told_once():
     nothing: Any = None
     keeper = FenceKeeper(
         fences=fences,
+        functions=nothing,
         state=nothing,
         counters=nothing,
         publisher=nothing,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from dataplane.quota.server import examine, refusal_name
+from dataplane.quota.server import NOT_LOADED, examine, fault_of, refusal_name
 
 FIT = {
     "run_id": "r" * 40,
@@ -63,9 +63,15 @@ def test_noise_is_unfit():
         (ResponseError("MISCONF Errors writing to the AOF file: No space left on device"), "MISCONF"),
         (ResponseError("WRONGTYPE Operation against a key holding the wrong kind of value"), "WRONGTYPE"),
         (ResponseError("unknown command"), "ResponseError"),
+        (ResponseError("Function not found"), "UnknownFunction"),
         (ResponseError("gateway:key:nz_abcdefghi is wrong"), "ResponseError"),
         (ResponseError(""), "ResponseError"),
     ],
 )
 def test_a_refusal_is_called_by_its_class_or_its_code_and_never_by_its_text(error, name):
     assert refusal_name(error) == name
+
+
+def test_a_server_without_our_functions_is_unfit_and_so_is_one_that_refuses_to_be_examined():
+    assert fault_of(ResponseError("Function not found")) == NOT_LOADED
+    assert fault_of(OutOfMemoryError("…")) == "it refuses to be examined: OutOfMemoryError"

@@ -12,11 +12,12 @@ end
 local redis, struct, string, math, tonumber, unpack
 
 -- Makes a function callable by its name: with the keys and the arguments of the call.
-local function register(name, run)
-  register_function(name .. SUFFIX, function(keys, arguments)
+local function register(name, run, flags)
+  local function called(keys, arguments)
     if not redis then
       redis, struct, string, math, tonumber, unpack = provided()
     end
     return run(keys, arguments)
-  end)
+  end
+  register_function({ function_name = name .. SUFFIX, callback = called, flags = flags or {} })
 end
