@@ -2,11 +2,10 @@
 -- Events that the ledger has: out of the stream, and the watermark up to what is now recorded without a gap.
 -- KEYS: usage stream, watermark. ARGV: group, entry ids.
 local stream, watermark, group = KEYS[1], KEYS[2], ARGV[1]
--- Many at a time; the stack of the script language holds some thousands.
-for first = 2, #ARGV, 1000 do
-    local last = math.min(first + 999, #ARGV)
-    redis.call('XACK', stream, group, unpack(ARGV, first, last))
-    redis.call('XDEL', stream, unpack(ARGV, first, last))
+-- Few: the stack of the script language holds some thousands.
+if #ARGV > 1 then
+    redis.call('XACK', stream, group, unpack(ARGV, 2))
+    redis.call('XDEL', stream, unpack(ARGV, 2))
 end
 
 local pending = redis.call('XPENDING', stream, group)

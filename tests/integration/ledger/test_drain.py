@@ -18,7 +18,7 @@ from controlplane.core.usage import row_of
 from controlplane.errors import RedisUnavailableError, StoreUnavailableError
 from controlplane.metrics import Metrics
 from controlplane.publish import connection
-from controlplane.publish.usage_stream import UsageStreams
+from controlplane.publish.usage_stream import ACKNOWLEDGED_AT_ONCE, UsageStreams
 from controlplane.store import engine, ledger
 from controlplane.tasks.drain_usage import UsageDrain
 from controlplane.tasks.guard import Touched
@@ -276,6 +276,19 @@ async def test_the_watermark_stops_before_what_is_not_recorded(database, client)
     (fourth,) = await append(client, raw(4))
     await fast.acknowledge(SHARD, [])
     assert await watermark() < id_of(fourth)
+
+
+async def test_many_are_acknowledged_in_calls_that_hold_nobody_up(database, client):
+    ids = await append(client, *(raw(number) for number in range(2 * ACKNOWLEDGED_AT_ONCE + 1)))
+    streams = UsageStreams(client, consumer="a")
+    assert len(await streams.read([SHARD], count=len(ids), block_s=0.001)) == len(ids)
+    # The first call is by its source, if the server has not seen the script before.
+    await streams.acknowledge(SHARD, [])
+    await client.config_resetstat()
+    await streams.acknowledge(SHARD, ids)
+    assert (await client.info("commandstats"))["cmdstat_evalsha"]["calls"] == 3
+    assert await client.xlen(STREAM) == 0
+    assert await client.get(keyspace.drained(SHARD)) == ids[-1].encode()
 
 
 async def test_a_redis_that_lost_everything_is_drained_again(database, client):
